@@ -1,0 +1,39 @@
+"""What is to be found: functions with exact answers, traces, symmetries and splits."""
+
+from crevasse.spec import Entry, Table
+from crevasse.tasks.base import BLANK, Consecutive, Facts, Input, Recursion, Solution, Task, parse_problem
+from crevasse.tasks.splits import TESTS, Problems, Splits, make_splits
+
+TASKS: Table[Task] = Table(
+    "task",
+    {
+        "factorial": Entry("crevasse.tasks.factorial:Factorial", "n! in digits or significant figures"),
+        "factorial-mod": Entry("crevasse.tasks.factorial:FactorialMod", "n! mod p, with p in the input"),
+        "rising-product": Entry("crevasse.tasks.progressions:RisingProduct", "a(a+d)(a+2d)… mod p, n factors"),
+        "iterated-product": Entry("crevasse.tasks.products:IteratedProduct", "x1·x2·…·xT mod p"),
+        "fibonacci": Entry("crevasse.tasks.fibonacci:Fibonacci", "F_n, or n steps from seeds u, v mod m"),
+        "sum": Entry("crevasse.tasks.progressions:Sum", "a + (a+d) + … mod p, or 1+2+…+n: the reducible control"),
+        "parity": Entry("crevasse.tasks.counters:Parity", "x1 ⊕ … ⊕ xT of bits"),
+        "cycle": Entry("crevasse.tasks.counters:Cycle", "steps of ±1 on a cycle of five"),
+        "affine": Entry("crevasse.tasks.maps:Affine", "x → ax+b mod p, n times, one map or fresh ones"),
+        "quadratic": Entry("crevasse.tasks.maps:Quadratic", "x → x²+c mod p, n times"),
+        "words": Entry("crevasse.tasks.groups:Words", "products in S3, S4, S5, A5, A4xZ5, Z60, Z120"),
+        "modular": Entry("crevasse.tasks.modular:Modular", "a∘b mod p and S5: the tables of the grokking papers"),
+        "addition": Entry("crevasse.tasks.arithmetic:Addition", "a + b of decimal numbers"),
+        "multiplication": Entry("crevasse.tasks.arithmetic:Multiplication", "a · b of decimal numbers"),
+        "pairs": Entry("crevasse.tasks.pairs:Pairs", "your own problems and answers: pairs:FILE (CSV or JSONL)"),
+    },
+)
+
+
+def parse_task(text: str) -> Task:
+    """``"iterated-product:p=13,T=1-6"`` or ``"pairs:my.csv"`` -> the task. Raises UserError."""
+    if text.startswith("pairs:"):
+        return TASKS.build("pairs", {"file": text.removeprefix("pairs:")})
+    return TASKS.parse(text)
+
+
+__all__ = [
+    "BLANK", "TASKS", "TESTS", "Consecutive", "Facts", "Input", "Problems", "Recursion", "Solution", "Splits",
+    "Task", "make_splits", "parse_problem", "parse_task",
+]  # fmt: skip

@@ -1,0 +1,56 @@
+"""Three learners that learn nothing: what a score has to beat before it means anything."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crevasse.tasks.base import Ints
+from crevasse.tasks.splits import Problems
+
+NonLearner = Literal["majority", "lookup", "nearest"]
+NON_LEARNERS: tuple[NonLearner, ...] = ("majority", "lookup", "nearest")
+
+
+def non_learner_scores(train: Problems, test: Problems, limit: int = 500) -> dict[NonLearner, float]:
+    """Exact match of the majority answer, of a table of the training set, and of the nearest training input.
+
+    The table answers with the majority where an input is not in it. Nearest counts differing columns and,
+    among equals, adds up distances. At most `limit` test problems are looked up.
+    """
+    answers, test_answers = _codes(train.solution.answers, test.solution.answers)
+    x, queries, test_answers = train.x, test.x[:limit], test_answers[:limit]
+    majority = np.bincount(answers).argmax()
+    nearest, differing = _nearest(x, queries)
+    looked_up = np.where(differing == 0, answers[nearest], majority)
+    return {
+        "majority": float((test_answers == majority).mean()),
+        "lookup": float((test_answers == looked_up).mean()),
+        "nearest": float((test_answers == answers[nearest]).mean()),
+    }
+
+
+def _codes(train: Ints, test: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    both = [" ".join(map(str, row)) for row in [*train.tolist(), *test.tolist()]]
+    number = np.unique(np.array(both), return_inverse=True)[1]
+    return number[: len(train)], number[len(train) :]
+
+
+def _nearest(x: Ints, queries: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row of the nearest training input and the number of columns in which it differs, for each query."""
+    width = max(x.shape[1], queries.shape[1])
+    x, queries = (np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=-1) for v in (x, queries))
+    rows, differing = [], []
+    for q in queries:
+        count = (x != q).sum(1)
+        distance = np.abs((x - q).astype(np.float64)).sum(1)
+        best = np.lexsort((distance, count))[0] if len(x) < 5000 else _first_best(count, distance)
+        rows.append(best)
+        differing.append(count[best])
+    return np.array(rows), np.array(differing)
+
+
+def _first_best(count: NDArray[np.int64], distance: NDArray[np.float64]) -> np.int64:
+    """The first row with the smallest (count, distance), without sorting all of them."""
+    near = np.flatnonzero(count == count.min())
+    return np.int64(near[distance[near].argmin()])

@@ -1,0 +1,104 @@
+"""Fibonacci numbers, plain and seeded modulo m."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from crevasse.spec import Sizes, parse_sizes, require
+from crevasse.tasks.base import (
+    BLANK,
+    Bools,
+    Consecutive,
+    Facts,
+    Input,
+    Ints,
+    Recursion,
+    check_sizes,
+)
+
+
+@dataclass(frozen=True)
+class Fibonacci(Recursion):
+    """F_n in digits (F_1 = F_2 = 1); with m: from seeds u, v, n steps of (u, v) → (v, u + v) mod m."""
+
+    name: ClassVar[str] = "fibonacci"
+    facts: ClassVar[Facts] = Facts(
+        recursive=True,
+        closed_form="Binet's formula; a matrix power",
+        depth="TC0 (iterated product of 2×2 matrices: Hesse, Allender, Barrington 2002)",
+        control="affine",
+    )
+    operator: ClassVar[str] = "+"
+    call_widths: ClassVar[tuple[int, int] | None] = (2, 0)
+
+    m: int = 13  # modulus of the seeded sequence; 0 is plain F_n, with n the only input
+    n: Sizes = parse_sizes("2-4+6-8")  # training n
+    gap: Sizes = parse_sizes("5")  # held-out n between trained ones
+    beyond: Sizes = parse_sizes("9-10")  # held-out n above them
+
+    def __post_init__(self) -> None:
+        require(self.m == 0 or 2 <= self.m <= 10_000, f"m of fibonacci must be 0 or 2 to 10000, not {self.m}")
+        check_sizes(self.name, self.n, self.gap, self.beyond, 1, 2000)
+
+    @property
+    def kind(self) -> Literal["residue", "number", "text"]:
+        return "residue" if self.m else "number"
+
+    @property
+    def train_sizes(self) -> Sizes:
+        return self.n
+
+    @property
+    def gap_sizes(self) -> Sizes:
+        return self.gap
+
+    @property
+    def beyond_sizes(self) -> Sizes:
+        return self.beyond
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        n = Input("n", range(1, 10_001))
+        if not self.m:
+            return (n,)
+        return (Input("u", range(self.m), default=0), Input("v", range(self.m), default=1), n)
+
+    @property
+    def answer_count(self) -> int | None:
+        return self.m or None
+
+    @property
+    def symbols(self) -> int:
+        return max(self.m, *(s + 1 for s in (*self.n, *self.gap, *self.beyond)))
+
+    def start(self, x: Ints) -> Ints:
+        if self.m:
+            return x[:, :2]
+        return np.array([[0, 1]] * len(x), dtype=object).reshape(-1, 2)
+
+    def operands(self, x: Ints) -> Ints:
+        n = x[:, -1:]
+        index = np.arange(int(n.max(initial=0)))
+        return np.where(index < n, 1, BLANK)[:, :, None]
+
+    def step(self, state: Ints, operand: Ints, x: Ints) -> Ints:
+        total = state[:, :1] + state[:, 1:]
+        return np.concatenate([state[:, 1:], total % self.m if self.m else total], axis=1)
+
+    def read(self, state: Ints) -> Ints:
+        return state[:, :1]
+
+    def consecutive(self, x: Ints) -> Consecutive | None:
+        known = [*self.n, *self.gap, *self.beyond]
+        if self.m:  # the sequence from (v, u + v) is the sequence from (u, v), one step on
+            earlier = np.column_stack([x[:, 1], (x[:, 0] + x[:, 1]) % self.m, x[:, 2] - 1])
+            keep = np.isin(earlier[:, 2], known)
+            return Consecutive((earlier[keep], x[keep])) if keep.any() else None
+        keep = np.isin(x[:, 0] - 1, known) & np.isin(x[:, 0] - 2, known)
+        return Consecutive((x[keep] - 2, x[keep] - 1, x[keep])) if keep.any() else None
+
+    def obeys(self, links: Consecutive, outputs: Sequence[Ints]) -> Bools:
+        expected = outputs[0] if self.m else outputs[0] + outputs[1]
+        return np.asarray((expected == outputs[-1]).all(1))
