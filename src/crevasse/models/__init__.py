@@ -1,0 +1,17 @@
+"""What learns."""
+
+from crevasse.spec import Entry, Table
+from crevasse.models.base import Model, ModelConfig, count_parameters, losses  # isort: skip
+
+MODELS: Table[ModelConfig] = Table(
+    "model",
+    {
+        "transformer": Entry("crevasse.models.transformer:TransformerConfig", "pre-LN decoder"),
+        "looped": Entry("crevasse.models.transformer:LoopedConfig", "one block tied over depth, input injected"),
+        "gru": Entry("crevasse.models.recurrent:GruConfig", "gated recurrent unit"),
+        "lstm": Entry("crevasse.models.recurrent:LstmConfig", "long short-term memory"),
+        "bilinear": Entry("crevasse.models.recurrent:BilinearConfig", "the crevasse cell: state times symbol"),
+    },
+)
+
+__all__ = ["MODELS", "Model", "ModelConfig", "count_parameters", "losses"]

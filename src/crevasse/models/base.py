@@ -1,0 +1,78 @@
+"""What every model offers: hidden states of a token sequence, logits where they are wanted, and a cache."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crevasse.spec import Named, require
+
+
+class Model(nn.Module, ABC):
+    """A causal sequence model over token numbers.
+
+    `forward` gives hidden states and `head` turns them into logits, so that logits are computed only where
+    there is loss; `first` tells the last layer from which column on anyone will look.
+    """
+
+    head: nn.Module
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
+        """tokens (row, position), steps (row,) of the recursion -> hidden states (row, position − first, width).
+
+        With a cache, tokens stand after those that the cache has seen, and are added to it.
+        """
+
+    @abstractmethod
+    def cache(self) -> Any:
+        """An empty cache for free running."""
+
+    def next_logits(self, tokens: Tensor, steps: Tensor, cache: Any) -> Tensor:
+        """Logits after the last of the tokens, which are added to the cache. (row, token)"""
+        hidden = self(tokens, steps, first=tokens.shape[1] - 1, cache=cache)
+        logits: Tensor = self.head(hidden[:, -1])
+        return logits
+
+
+class ModelConfig(Named, ABC):
+    """A frozen dataclass that builds its model."""
+
+    #: What the model may be asked for beyond what it was trained on is decided by its own formula.
+    needs_context: ClassVar[bool] = False
+
+    @abstractmethod
+    def build(self, vocabulary: int, context: int) -> Model:
+        """A freshly initialised model for sequences of at most `context` tokens.
+
+        Draws from torch's global generator: seed it before.
+        """
+
+
+def losses(model: Model, tokens: Tensor, loss: Tensor, steps: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Cross entropy at every position that carries loss, and the logits there.
+
+    tokens, loss (row, position); first: no column up to this one carries loss. -> (target,), (target, token)
+    """
+    hidden = model(tokens[:, :-1], steps, first=first)
+    wanted, targets = loss[:, first + 1 :], tokens[:, first + 1 :]
+    if hidden.shape[1] == 1:  # one target a row: nothing to pick out
+        logits, targets = model.head(hidden[:, 0]), targets[:, 0]
+    else:
+        logits, targets = model.head(hidden[wanted]), targets[wanted]
+    return F.cross_entropy(logits, targets, reduction="none"), logits
+
+
+def require_width(name: str, width: int, heads: int = 1, low: int = 1) -> None:
+    """Raises UserError for a width that cannot be."""
+    require(low <= width <= 16384, f"width of {name} must lie between {low} and 16384, not {width}")
+    require(1 <= heads <= width, f"heads of {name} must lie between 1 and its width, not {heads}")
+    require(width % heads == 0, f"width of {name} ({width}) must be a multiple of its heads ({heads})")
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in model.parameters())
+
+
