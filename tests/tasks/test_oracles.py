@@ -39,7 +39,7 @@ class Oracle:
     answer: Callable[[Row], int]
 
 
-# --- groups, by sympy ---------------------------------------------------------------------------------------
+# --- groups, by sympy -----------------------------------------------------------------------------
 
 
 def compose(a: Permutation, b: Permutation) -> Permutation:
@@ -55,7 +55,9 @@ def group_table(name: str) -> list[list[int]]:
         turn = Permutation([*range(1, order), 0])
         elements = [turn**k for k in range(order)]
         assert CyclicGroup(order).order() == len({tuple(e.array_form) for e in elements})
-        shift = {tuple(e.array_form): k for k, e in enumerate(elements)}  # numbered by the turn, not by images
+        shift = {
+            tuple(e.array_form): k for k, e in enumerate(elements)
+        }  # numbered by the turn, not by images
         return [[shift[tuple(compose(a, b).array_form)] for b in elements] for a in elements]
     if name == "A4xZ5":  # on the points 0-3 and 4-8: the order of A4 first, then how far the cycle turned
         found = DirectProduct(AlternatingGroup(4), CyclicGroup(5)).elements
@@ -72,7 +74,7 @@ def product_in(name: str, row: Row) -> int:
     return functools.reduce(lambda right, left: group_table(name)[left][right], reversed(row))
 
 
-# --- closed forms --------------------------------------------------------------------------------------------
+# --- closed forms ---------------------------------------------------------------------------------
 
 
 def signed(d: int, p: int) -> int:
@@ -140,11 +142,13 @@ def iterated_square(row: Row) -> int:
     return value % p
 
 
-# --- the tasks -----------------------------------------------------------------------------------------------
+# --- the tasks ------------------------------------------------------------------------------------
 
 
 def sequence(step: Callable[[int, int], int], answer: Callable[[Row], int]) -> Oracle:
-    return Oracle(lambda r: (r[0],), lambda r: [(v,) for v in r[1:]], lambda s, o, r: (step(s[0], o[0]),), answer)
+    return Oracle(
+        lambda r: (r[0],), lambda r: [(v,) for v in r[1:]], lambda s, o, r: (step(s[0], o[0]),), answer
+    )
 
 
 def countdown(step: Callable[[int, int, Row], int], answer: Callable[[Row], int]) -> Oracle:
@@ -178,7 +182,9 @@ ORACLES: dict[str, Oracle] = {
     "rising-product": progression(31, lambda s, k: s * k, rising_product(31)),
     "rising-product:p=7,n=1-3+5-9,gap=4,beyond=10": progression(7, lambda s, k: s * k, rising_product(7)),
     "iterated-product": sequence(lambda s, k: s * k % 13, by_logarithms(13)),
-    "iterated-product:p=7,T=1-2+4,gap=3,beyond=5": sequence(lambda s, k: s * k % 7, lambda r: math.prod(r) % 7),
+    "iterated-product:p=7,T=1-2+4,gap=3,beyond=5": sequence(
+        lambda s, k: s * k % 7, lambda r: math.prod(r) % 7
+    ),
     "fibonacci": Oracle(
         lambda r: (r[0], r[1]),
         lambda r: [(1,)] * r[2],
@@ -250,7 +256,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Recursion, Oracle, np.ndarray]
     return parse_task(request.param), ORACLES[request.param], problems(request.param)
 
 
-# --- answers and traces --------------------------------------------------------------------------------------
+# --- answers and traces ---------------------------------------------------------------------------
 
 
 def test_every_task_of_the_table_has_an_oracle():
@@ -297,6 +303,11 @@ def test_a_problem_has_the_same_solution_alone_as_in_a_batch(case):
         assert alone.answers.tolist() == together.answers[i : i + 1].tolist()
         assert alone.states[0].tolist() == together.states[i, :steps].tolist()
         assert (together.states[i, steps:] == BLANK).all()
+
+
+def test_no_problems_have_no_answers(case):
+    task, _, x = case
+    assert task.solve(x[:0]).answers.shape == (0, 1)
 
 
 def test_no_input_state_or_answer_is_mistaken_for_a_blank(case):
@@ -373,7 +384,9 @@ def digits_of(v: int, count: int) -> list[int]:
 def test_addition_agrees_with_python_and_writes_the_school_carries():
     x = school_problems("addition", 18)
     solution = parse_task("addition").solve(x)
-    for (a, b), answer, states in zip(x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True):
+    for (a, b), answer, states in zip(
+        x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True
+    ):
         size = max(len(str(a)), len(str(b)))
         carries, written = [0], ""
         for da, db in zip(digits_of(a, size), digits_of(b, size), strict=True):
@@ -387,7 +400,9 @@ def test_addition_agrees_with_python_and_writes_the_school_carries():
 def test_multiplication_agrees_with_python_and_writes_the_partial_products():
     x = school_problems("multiplication", 9)
     solution = parse_task("multiplication").solve(x)
-    for (a, b), answer, states in zip(x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True):
+    for (a, b), answer, states in zip(
+        x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True
+    ):
         size = max(len(str(a)), len(str(b)))
         partial = [a * digit * 10**i for i, digit in enumerate(digits_of(b, size))]
         assert int(answer[0]) == a * b == sum(partial)
@@ -400,7 +415,7 @@ def test_the_size_of_a_school_problem_is_the_length_of_its_longer_number(name):
     assert parse_task(name).size(x).tolist() == [len(str(max(a, b))) for a, b in x.tolist()]
 
 
-# --- the domain ----------------------------------------------------------------------------------------------
+# --- the domain -----------------------------------------------------------------------------------
 
 
 def below(high: int, low: int = 0) -> range:
@@ -426,7 +441,9 @@ DOMAINS: dict[str, set[tuple[int, ...]]] = {
         for x in range(3)
         for maps in itertools.product([(a, b) for a in (1, 2) for b in range(3)], repeat=k)
     },
-    "quadratic:p=3+5,c=0-9,n=2,gap=,beyond=": {(x, c, 2, p) for p in (3, 5) for x in range(p) for c in range(p)},
+    "quadratic:p=3+5,c=0-9,n=2,gap=,beyond=": {
+        (x, c, 2, p) for p in (3, 5) for x in range(p) for c in range(p)
+    },
     "words:group=S3,T=2,gap=,beyond=": set(itertools.product(range(6), repeat=2)),
     "addition:digits=1-2,beyond=": set(itertools.product(range(100), repeat=2)),
     "addition:digits=2,beyond=": set(itertools.product(range(100), repeat=2))
@@ -467,7 +484,7 @@ def test_two_hundred_thousand_products_are_answered_and_traced_at_once():
         assert solution.states[i, :, 0].tolist() == running + [BLANK] * (8 - len(row))
 
 
-# --- closed forms and spelling -------------------------------------------------------------------------------
+# --- closed forms and spelling --------------------------------------------------------------------
 
 
 def seven_figures(value: int, figures: int = 7) -> str:
@@ -519,7 +536,9 @@ def test_stirling_with_three_corrections_is_exact_to_seven_figures_but_for_four_
     wrong = set()
     with mpmath.workdps(60):
         for n in range(1, 171):
-            series = 1 + sum(mpmath.mpf(c.numerator) / c.denominator / n**k for k, c in enumerate(corrections, 1))
+            series = 1 + sum(
+                mpmath.mpf(c.numerator) / c.denominator / n**k for k, c in enumerate(corrections, 1)
+            )
             value = mpmath.sqrt(2 * mpmath.pi * n) * (n / mpmath.e) ** n * series
             figures = Decimal(mpmath.nstr(value, 7))
             if figures != Decimal(task.spell(math.factorial(n))):
@@ -551,7 +570,7 @@ def test_wilson_pairs_share_their_answer_up_to_sign_and_inverse():
         assert ((here * there % p) == np.where(n % 2, 1, p - 1)).all()
 
 
-# --- the calculator that rounds ------------------------------------------------------------------------------
+# --- the calculator that rounds -------------------------------------------------------------------
 
 #: FACTS 1: where a perfect follower of the rule is marked wrong, because it multiplies what it wrote down.
 UNREACHABLE = {13, 14, 16, 18, 19, 21, 22, 23, 24}
@@ -571,7 +590,9 @@ def test_the_rounded_calculator_misses_exactly_the_published_factorials():
     exact = task.solve(x).answers[:, 0]
     written = [int([v for v in states[:, 0] if v != BLANK][-1]) for states in last]
     assert written == [follower(n) for n in range(1, 25)]
-    wrong = {n for n, a, b in zip(range(1, 25), written, exact, strict=True) if task.spell(a) != task.spell(b)}
+    wrong = {
+        n for n, a, b in zip(range(1, 25), written, exact, strict=True) if task.spell(a) != task.spell(b)
+    }
     assert wrong == UNREACHABLE
 
 
@@ -594,7 +615,7 @@ def test_exact_and_rounded_traces_agree_while_seven_figures_hold_them():
     assert task.solve(x, rounded=True).states.tolist() == task.solve(x).states.tolist()
 
 
-# --- the rule score ------------------------------------------------------------------------------------------
+# --- the rule score -------------------------------------------------------------------------------
 
 #: Every recursion, in the default and where sizes of 1 have no last step.
 SCORED = [
@@ -648,7 +669,9 @@ def test_a_random_table_of_answers_fails_the_recursion(spec):
     table: dict[tuple[int, ...], int] = {}
 
     def looked_up(x: np.ndarray) -> np.ndarray:
-        return np.array([[table.setdefault(tuple(r), rng.choice(possible))] for r in rows_of(x)], dtype=object)
+        return np.array(
+            [[table.setdefault(tuple(r), rng.choice(possible))] for r in rows_of(x)], dtype=object
+        )
 
     rate = task.obeys(links, outputs_of(task, links, looked_up)).mean()
     assert rate < 1 / len(possible) + 0.1
@@ -717,7 +740,7 @@ def test_exactly_written_factorials_leave_no_slack():
     assert not task.obeys(links, [exact[0], exact[1] + 3]).any()
 
 
-# --- problems as a person types them -------------------------------------------------------------------------
+# --- problems as a person types them --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crevasse.tasks.base import Ints
+from crevasse.tasks.base import BLANK, Ints
 from crevasse.tasks.splits import Problems
 
 NonLearner = Literal["majority", "lookup", "nearest"]
@@ -39,18 +39,15 @@ def _codes(train: Ints, test: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64
 def _nearest(x: Ints, queries: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row of the nearest training input and the number of columns in which it differs, for each query."""
     width = max(x.shape[1], queries.shape[1])
-    x, queries = (np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=-1) for v in (x, queries))
+    x, queries = (np.pad(v, ((0, 0), (0, width - v.shape[1])), constant_values=BLANK) for v in (x, queries))
+    columns = np.ascontiguousarray(x.T)
     rows, differing = [], []
     for q in queries:
-        count = (x != q).sum(1)
-        distance = np.abs((x - q).astype(np.float64)).sum(1)
-        best = np.lexsort((distance, count))[0] if len(x) < 5000 else _first_best(count, distance)
-        rows.append(best)
-        differing.append(count[best])
+        count = np.zeros(len(x), np.int16)
+        for column, value in zip(columns, q, strict=True):
+            count += column != value
+        near = np.flatnonzero(count == count.min())
+        distance = np.abs((x[near] - q).astype(np.float64)).sum(1)
+        rows.append(near[distance.argmin()])
+        differing.append(count.min())
     return np.array(rows), np.array(differing)
-
-
-def _first_best(count: NDArray[np.int64], distance: NDArray[np.float64]) -> np.int64:
-    """The first row with the smallest (count, distance), without sorting all of them."""
-    near = np.flatnonzero(count == count.min())
-    return np.int64(near[distance[near].argmin()])

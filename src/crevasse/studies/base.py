@@ -1,0 +1,247 @@
+"""What a study is: a question, a grid of trials, and a verdict computed from the evidence alone."""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crevasse import store
+from crevasse.errors import UserError, unknown
+from crevasse.formats import FORMATS
+from crevasse.models import MODELS
+from crevasse.probes import LEARNED
+from crevasse.rules import RULES
+from crevasse.spec import Named, describe
+from crevasse.stats import Score, score
+from crevasse.sweep import Event, run_all
+from crevasse.tasks import TESTS, parse_task
+from crevasse.trial import TrialConfig
+
+Budget = Literal["smoke", "minutes", "full"]
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
+EVIDENCE, VERDICT, REPORT = "evidence.parquet", "verdict.json", "index.html"
+
+#: What came of an arm. The decision rule is `judge`, fixed before any trial runs.
+Finding = Literal["rule", "part", "memory", "nothing", "diverged"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One learner of a study: a config that is run with several seeds."""
+
+    name: str  # short and stable: scripts select by it
+    title: str  # for people
+    group: str  # the heading under which it stands
+    config: TrialConfig
+    seeds: int
+
+    def trials(self) -> list[TrialConfig]:
+        """One config a seed."""
+        return [replace(self.config, seed=self.config.seed + i) for i in range(self.seeds)]
+
+
+class Study(Named, ABC):
+    """Base of all studies; one file each."""
+
+    question: ClassVar[str]
+
+    @abstractmethod
+    def arms(self, budget: Budget) -> list[Arm]:
+        """The grid. Trials run in this order."""
+
+    @abstractmethod
+    def answer(self, arms: Sequence[dict[str, Any]]) -> str:
+        """One sentence that a person understands, computed from the arms of the verdict."""
+
+
+def arm(
+    name: str, title: str, group: str, task: str, form: str, model: str, rule: str, *, seeds: int, **fields: Any
+) -> Arm:
+    """An arm from the short texts that the command line takes as well."""
+    config = TrialConfig(parse_task(task), FORMATS.parse(form), MODELS.parse(model), RULES.parse(rule), **fields)
+    return Arm(name, title, group, config, seeds)
+
+
+def judge(train: float, held_out: float, chance: float, ceiling: float) -> Finding:
+    """What an arm's mean scores say. chance: the better of uniform guess and majority answer.
+
+    rule: held-out at least 0.9 of the ceiling. memory: training at least 0.9, held-out within 0.1 of chance.
+    nothing: training below 0.9 and held-out within 0.1 of chance. part: anything between.
+    """
+    if held_out >= 0.9 * ceiling:
+        return "rule"
+    if held_out <= chance + 0.1:
+        return "memory" if train >= 0.9 else "nothing"
+    return "part"
+
+
+def run_study(
+    study: Study,
+    budget: Budget,
+    out: Path,
+    *,
+    on_event: Callable[[Arm, TrialConfig, Event], None] | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Run what is missing of a study in `out`, write evidence and verdict there. -> the verdict.
+
+    Raises UserError if the folder is damaged, in use or not writable.
+    """
+    if budget not in BUDGETS:
+        raise unknown("budget", budget, BUDGETS)
+    began = time.perf_counter()
+    with store.owned(out):
+        arms = study.arms(budget)
+        owners = [(a, c) for a in arms for c in a.trials()]
+
+        def hand_on(event: Event) -> None:
+            if on_event is not None:
+                on_event(*owners[event.number], event)
+
+        records = run_all([c for _, c in owners], out, on_event=hand_on, workers=workers)
+        rows = [_row(a, r, out / "trials" / c.id) for (a, c), r in zip(owners, records, strict=True)]
+        write_evidence(out / EVIDENCE, rows)
+        verdict = decide(study, budget, read_evidence(out / EVIDENCE))
+        verdict["seconds"] = round(time.perf_counter() - began, 1)
+        store.write_json(out / VERDICT, verdict)
+        return verdict
+
+
+def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The verdict that the evidence gives, arm by arm in the order of the rows."""
+    names = list(dict.fromkeys(r["arm"] for r in rows))
+    arms = [_arm_verdict([r for r in rows if r["arm"] == name]) for name in names]
+    return {
+        "study": study.name,
+        "question": study.question,
+        "answer": study.answer(arms),
+        "budget": budget,
+        "seconds": None,
+        "arms": arms,
+    }
+
+
+def _arm_verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    first = rows[0]
+    done = [r for r in rows if r["status"] == "done"]
+    splits = {t: score([r[t] for r in done if r[t] is not None]) for t in TESTS}
+    splits = {t: s for t, s in splits.items() if s is not None}
+    train = score([r["train"] for r in done])
+    main = next(iter(splits), None)
+    finding: Finding = "diverged"
+    if train is not None and main is not None:
+        guess = max([first["chance"], *(r[f"majority_{main}"] for r in done)])
+        ceiling = float(np.mean([r[f"ceiling_{main}"] for r in done]))
+        finding = judge(train["mean"], _mean(splits[main]), guess, ceiling)
+    return {
+        "arm": first["arm"],
+        "title": first["title"],
+        "group": first["group"],
+        "task": first["task"],
+        "format": first["format"],
+        "model": first["model"],
+        "rule": first["rule"],
+        "seeds": len(rows),
+        "diverged": len(rows) - len(done),
+        "finding": finding,
+        "main_split": main,
+        "chance": first["chance"],
+        "ceiling": {t: float(np.mean([r[f"ceiling_{t}"] for r in done])) for t in splits},
+        "majority": {t: float(np.mean([r[f"majority_{t}"] for r in done])) for t in splits},
+        "train": train,
+        "splits": splits,
+        "rule_score": {t: score([r[f"rule_score_{t}"] for r in done if r[f"rule_score_{t}"] is not None]) for t in splits},
+        "lockstep": score([r["lockstep"] for r in rows if r["lockstep"] is not None]),
+        "s_max": score([r["s_max"] for r in rows]),
+        "learned": bool(np.mean([r["s_max"] for r in rows]) >= LEARNED),
+        "memorising": score([r["memorising"] for r in rows if r["memorising"] is not None]),
+        "passes": float(np.mean([r["passes"] for r in rows])),
+        "samples": float(np.mean([r["samples"] for r in rows])),
+        "seconds": float(np.mean([r["seconds"] for r in rows])),
+        "notes": sorted({n for r in rows for n in json.loads(r["notes"])}),
+    }
+
+
+def _mean(s: Score | None) -> float:
+    return s["mean"] if s else 0.0
+
+
+# --- evidence --------------------------------------------------------------------------------------------------
+
+_NUMBERS = ("train", *TESTS, *(f"{k}_{t}" for k in ("ceiling", "majority", "lookup", "nearest", "rule_score") for t in TESTS),
+            "chance", "lockstep", "s_max", "memorising", "uniform_loss", "passes", "seconds")  # fmt: skip
+_COUNTS = ("seed", "steps", "moved_steps", "samples", "parameters", "examples", "unreadable_calls")
+_TEXTS = ("arm", "title", "group", "trial", "status", "task", "format", "model", "rule", "labels", "config",
+          "environment", "notes", "outputs")  # fmt: skip
+SCHEMA = pa.schema(
+    [(n, pa.string()) for n in _TEXTS]
+    + [(n, pa.int64()) for n in _COUNTS]
+    + [(n, pa.float64()) for n in _NUMBERS]
+    + [("curve_step", pa.list_(pa.int32())), ("curve_train", pa.list_(pa.float32())),
+       ("curve_held_out", pa.list_(pa.float32()))]
+)  # fmt: skip
+
+
+def _row(a: Arm, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A trial as a row of the evidence: all that verdict and report need, and the config that repeats it."""
+    result, config = record["result"], record["config"]
+    row: dict[str, Any] = {
+        "arm": a.name, "title": a.title, "group": a.group, "trial": record["id"], "status": record["status"],
+        "task": describe(a.config.task), "format": describe(a.config.format), "model": describe(a.config.model),
+        "rule": describe(a.config.rule), "labels": config["labels"], "seed": config["seed"],
+        "config": json.dumps(config, ensure_ascii=False), "environment": json.dumps(record["environment"]),
+        "notes": json.dumps(result["notes"], ensure_ascii=False),
+        "outputs": json.dumps(result["outputs"], ensure_ascii=False),
+        "examples": result["examples"]["train"], "train": result["train"],
+        **_curves(folder),
+    }  # fmt: skip
+    for name in ("steps", "moved_steps", "samples", "parameters", "unreadable_calls", "chance", "lockstep", "s_max",
+                 "memorising", "uniform_loss", "passes", "seconds"):  # fmt: skip
+        row[name] = result[name]
+    for test in TESTS:
+        row[test] = result["splits"].get(test)
+        row[f"ceiling_{test}"] = result["ceiling"].get(test)
+        row[f"rule_score_{test}"] = result["rule_score"].get(test)
+        for name in ("majority", "lookup", "nearest"):
+            row[f"{name}_{test}"] = result["non_learners"].get(test, {}).get(name)
+    return row
+
+
+def _curves(folder: Path) -> dict[str, Any]:
+    """Both loss curves, at the steps at which both were read."""
+    columns = store.read_columns(folder / store.LEDGER)
+    read = ~np.isnan(columns["train_loss"].astype(float))
+    return {
+        "curve_step": columns["step"][read].tolist(),
+        "curve_train": columns["train_loss"][read].tolist(),
+        "curve_held_out": columns["held_out_loss"][read].tolist(),
+    }
+
+
+def write_evidence(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One Parquet file, a row a trial."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink, compression="zstd")
+    store.write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_evidence(path: Path) -> list[dict[str, Any]]:
+    """The inverse of `write_evidence`. Raises UserError for a file that is missing, damaged or something else."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file (`crevasse study NAME` makes one)") from None
+    except (OSError, pa.ArrowException):
+        raise UserError(f"{path} is damaged; run the study again (what it has already run is kept)") from None
+    missing = set(SCHEMA.names) - set(table.column_names)
+    if missing:
+        raise UserError(f"{path} is not the evidence of a study (it lacks {', '.join(sorted(missing)[:4])})")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
