@@ -7,6 +7,7 @@ field written out, so that a config says what ran even after a default changes.
 
 import dataclasses
 import importlib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,17 +16,17 @@ from typing import Any, ClassVar, Generic, NewType, TypeVar
 from crevasse.errors import UserError, unknown
 
 #: Allowed values of an integer, written ``1-9+15-19``; the empty text is none at all.
-Sizes = NewType("Sizes", tuple)  # type: ignore[type-arg]
+Sizes = NewType("Sizes", tuple[int, ...])
 
 
 def parse_sizes(text: str) -> Sizes:
     """``"1-3+7"`` -> (1, 2, 3, 7). Raises UserError for anything else."""
     found: set[int] = set()
     for part in filter(None, text.replace(" ", "").split("+")):
-        low, dash, high = part.partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise UserError(f"{text!r} is no list of sizes (write them as 6, 1-6 or 1-9+15-19)")
-        first, last = int(low), int(high or low)
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
+        if not match:
+            raise UserError(f"{text[:80]!r} is no list of sizes (write them as 6, 1-6 or 1-9+15-19)")
+        first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last - first > 100_000:
             raise UserError(f"{part!r} is no range of sizes (the first must not exceed the last)")
         found.update(range(first, last + 1))
@@ -47,6 +48,8 @@ class Named:
     """Base of everything that stands in a table: a frozen dataclass with a name."""
 
     name: ClassVar[str]
+    #: The one field that follows the colon as it stands, whatever its characters (``pairs:FILE``).
+    bare: ClassVar[str | None] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +71,7 @@ class Table(Mapping[str, Entry], Generic[T]):
         self._entries = entries
 
     def __getitem__(self, name: str) -> Entry:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise unknown(self.kind, name, self._entries) from None
+        return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -81,6 +81,8 @@ class Table(Mapping[str, Entry], Generic[T]):
 
     def cls(self, name: str) -> type[T]:
         """The class behind a name. Raises UserError that lists the names there are."""
+        if name not in self:
+            raise unknown(self.kind, name, self)
         module, _, attribute = self[name].path.partition(":")
         found: type[T] = getattr(importlib.import_module(module), attribute)
         return found
@@ -89,6 +91,9 @@ class Table(Mapping[str, Entry], Generic[T]):
         """``"name:key=value,key=value"`` -> the object. `defaults` are fields that the text may override."""
         name, _, rest = text.partition(":")
         options = dict(defaults)
+        bare = self.cls(name.strip()).bare
+        if bare and rest:
+            return self.build(name.strip(), {**options, bare: rest})
         for item in filter(None, rest.split(",")):
             key, equals, value = item.partition("=")
             if not equals:
@@ -108,11 +113,12 @@ class Table(Mapping[str, Entry], Generic[T]):
             if head not in fields:
                 raise unknown(f"option of {self.kind} {name}", head, fields or ["none"])
             if dot:
+                require(_is_named(fields[head]), f"{head} of {self.kind} {name} has no options of its own ({key})")
                 nested.setdefault(head, {})[tail] = value
             else:
                 values[head] = value
         for key, hint in fields.items():
-            if isinstance(hint, type) and issubclass(hint, Named) and (key in values or key in nested):
+            if _is_named(hint) and (key in values or key in nested):
                 values[key] = self._nested(cls, key, values.get(key), nested.get(key, {}))
             elif key in values:
                 values[key] = convert(values[key], hint, f"{key} of {self.kind} {name}")
@@ -143,11 +149,20 @@ class Table(Mapping[str, Entry], Generic[T]):
         return self.build(str(data.get("name")), {k: v for k, v in data.items() if k != "name"})
 
 
+def _is_named(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Named)
+
+
 def convert(value: Any, hint: Any, where: str) -> Any:
     """Text or JSON value -> the type that a field declares. Raises UserError that says what is allowed."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Sizes:
-        return parse_sizes(value) if isinstance(value, str) else Sizes(tuple(value))
+        if isinstance(value, str):
+            return parse_sizes(value)
+        found = list(value) if isinstance(value, list | tuple) else [value]
+        if any(type(v) is not int or v < 0 for v in found):
+            raise UserError(f"{where} must be sizes (6, [1, 2, 3] or text such as 1-6+9), not {value!r}")
+        return Sizes(tuple(sorted(set(found))))
     if origin is typing.Literal:
         if value not in args:
             raise unknown(where, str(value), map(str, args))
@@ -164,7 +179,10 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         raise UserError(f"{where} must be true or false, not {value!r}")
     if hint in (int, float):
         try:
-            return hint(str(value).replace("_", "")) if isinstance(value, str) else hint(value)
+            number = hint(value.replace("_", "")) if isinstance(value, str) else hint(value)
+            if isinstance(value, bool) or (hint is int and isinstance(value, float) and number != value):
+                raise ValueError
+            return number
         except (ValueError, TypeError, OverflowError):
             kind = "a whole number" if hint is int else "a number"
             raise UserError(f"{where} must be {kind}, not {value!r}") from None
@@ -187,6 +205,8 @@ def to_json(thing: Named, drop_name: bool = False) -> dict[str, Any]:
 
 def describe(thing: Named) -> str:
     """The short text that `Table.parse` reads back: the name, and the fields that differ from their default."""
+    if thing.bare:
+        return f"{thing.name}:{getattr(thing, thing.bare)}"
     changed = []
     for field in dataclasses.fields(thing):  # type: ignore[arg-type]
         value = getattr(thing, field.name)
@@ -197,7 +217,7 @@ def describe(thing: Named) -> str:
             changed.append(f"{field.name}={inner}")
             changed += [f"{field.name}.{o}" for o in filter(None, options.split(","))]
         else:
-            text = format_sizes(value) if isinstance(value, tuple) else str(value)
+            text = format_sizes(value) if isinstance(value, tuple) else "none" if value is None else str(value)
             changed.append(f"{field.name}={text}")
     return thing.name + (":" + ",".join(changed) if changed else "")
 

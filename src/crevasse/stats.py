@@ -21,8 +21,9 @@ class Score(TypedDict):
     n: int
 
 
-def score(values: Sequence[float], level: float = 0.95) -> Score | None:
-    """Mean and percentile bootstrap interval (Efron 1979) of some seeds' values; None for no value.
+def score(values: Sequence[float | None], level: float = 0.95) -> Score | None:
+    """Mean and percentile bootstrap interval (Efron 1979) of some seeds' values; None among them is left
+    out, and None comes back where nothing is left.
 
     With up to six values all resamples are listed, so nothing is drawn. Few seeds give coarse intervals: with
     three, the 95% interval reaches from the smallest value to the largest.
@@ -31,7 +32,7 @@ def score(values: Sequence[float], level: float = 0.95) -> Score | None:
     if not len(x):
         return None
     means = _resampled_means(x)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
     # Resampling adds rounding errors of its own; the interval never excludes the mean for that reason.
     mean = math.fsum(x) / len(x)
     return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": len(x)}

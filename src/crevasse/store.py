@@ -154,5 +154,3 @@ def find_trial(name: str, root: Path) -> Path:
 def remove_checkpoint(folder: Path) -> None:
     """Called when a trial is complete."""
     (folder / CHECKPOINT).unlink(missing_ok=True)
-
-

@@ -73,7 +73,10 @@ class TrialConfig:
             value = getattr(self, name)
             require(low <= value <= high, f"{name} must lie between {low} and {high}, not {value}")
         require(0 <= self.warmup <= 1, f"warmup is a share of the steps, 0 to 1, not {self.warmup}")
-        require(self.labels in ("true", "random", "noisy"), f"labels must be true, random or noisy, not {self.labels}")
+        require(
+            self.labels in ("true", "random", "noisy"),
+            f"labels must be true, random or noisy, not {self.labels}",
+        )
         require(0 <= self.noise <= 1, f"noise is a share, 0 to 1, not {self.noise}")
         require(self.noise == 0 or self.labels == "noisy", "noise goes with labels=noisy")
         if getattr(self.format, "arithmetic", "exact") == "rounded" and self.labels != "true":
@@ -156,6 +159,21 @@ class Rows:
             end = int(self.lengths[rows].max())
             tokens, loss = tokens[:, :end], loss[:, :end]
         return tokens.long(), loss, steps, self.first
+
+    def buckets(self, rows: Tensor) -> list[Tensor]:
+        """The rows in one or two groups of similar length, whichever computes less padding.
+
+        Two groups cost a second pass over the layers' overhead, so they have to save a quarter.
+        """
+        if not self.ragged or len(rows) < 2:
+            return [rows]
+        lengths, order = self.lengths[rows].sort()
+        count = torch.arange(1, len(rows))
+        split = count * lengths[:-1] + (len(rows) - count) * lengths[-1]
+        best = int(split.argmin())
+        if int(split[best]) > 0.75 * len(rows) * int(lengths[-1]):
+            return [rows]
+        return [rows[order[: best + 1]], rows[order[best + 1 :]]]
 
 
 class Data:
@@ -323,8 +341,8 @@ class _Run:
         return self._finish(status, result)
 
     def _objective(self, rows: Tensor) -> Tensor:
-        each, _ = losses(self.model, *self.rows.pick(rows))
-        return each.mean()
+        parts = [losses(self.model, *self.rows.pick(some))[0] for some in self.rows.buckets(rows)]
+        return torch.cat(parts).mean()
 
     def _batch_rows(self) -> Tensor:
         """Rows of this step's batch: each epoch is a permutation of its own; a last part batch is left out."""
@@ -402,13 +420,22 @@ class _Run:
         notes = list(data.splits.notes)
         if moved == 0:
             notes.append(f"nothing moved: all {self.step} steps were filtered out")
-        judged: dict[str, Any] = {"train": None, "splits": {}, "rule_score": {}, "ceiling": {}, "non_learners": {}}
+        judged: dict[str, Any] = {
+            "train": None,
+            "splits": {},
+            "rule_score": {},
+            "ceiling": {},
+            "non_learners": {},
+        }
         outputs: dict[str, list[dict[str, Any]]] = {}
         unreadable = 0
         for name in ("train", *data.tests) if status == "done" else ():
             encoded, problems = self._split(name)
             if name == "train":
-                encoded, problems = _head(encoded, config.held_out), problems.take(np.arange(len(problems))[: config.held_out])
+                encoded, problems = (
+                    _head(encoded, config.held_out),
+                    problems.take(np.arange(len(problems))[: config.held_out]),
+                )
             written = generate(self.model, data.form, data.script, encoded, problems.x)
             exact = float(np.mean([o.correct for o in written]))
             unreadable += sum(len(o.unreadable) for o in written)
@@ -455,7 +482,7 @@ class _Run:
             {
                 "problem": text(encoded.tokens[i, : encoded.prompt[i]].tolist()),
                 "written": text(written[i].tokens),
-                "answer": text(written[i].answer) if written[i].answer is not None else None,
+                "answer": None if (answer := written[i].answer) is None else text(answer),
                 "expected": text(encoded.answers[i].tolist()),
                 "correct": written[i].correct,
                 "unreadable": list(written[i].unreadable),
@@ -489,7 +516,8 @@ class _Run:
         self.ledger.write(folder / store.LEDGER, self.step + (status == "done"))
         steps, seconds = zip(*self.clock, strict=True) if self.clock else ((), ())
         store.write_columns(
-            folder / store.CLOCK, {"step": np.array(steps, dtype=np.int64), "seconds": np.array(seconds, dtype=float)}
+            folder / store.CLOCK,
+            {"step": np.array(steps, dtype=np.int64), "seconds": np.array(seconds, dtype=float)},
         )
         store.write_atomically(folder / store.WEIGHTS, save({"weights": self.weights.flat}))
         files = {name: store.digest(folder / name) for name in (store.LEDGER, store.WEIGHTS, store.CLOCK)}

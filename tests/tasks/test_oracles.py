@@ -55,9 +55,7 @@ def group_table(name: str) -> list[list[int]]:
         turn = Permutation([*range(1, order), 0])
         elements = [turn**k for k in range(order)]
         assert CyclicGroup(order).order() == len({tuple(e.array_form) for e in elements})
-        shift = {
-            tuple(e.array_form): k for k, e in enumerate(elements)
-        }  # numbered by the turn, not by images
+        shift = {tuple(e.array_form): k for k, e in enumerate(elements)}  # numbered by the turn, not by images
         return [[shift[tuple(compose(a, b).array_form)] for b in elements] for a in elements]
     if name == "A4xZ5":  # on the points 0-3 and 4-8: the order of A4 first, then how far the cycle turned
         found = DirectProduct(AlternatingGroup(4), CyclicGroup(5)).elements
@@ -146,9 +144,7 @@ def iterated_square(row: Row) -> int:
 
 
 def sequence(step: Callable[[int, int], int], answer: Callable[[Row], int]) -> Oracle:
-    return Oracle(
-        lambda r: (r[0],), lambda r: [(v,) for v in r[1:]], lambda s, o, r: (step(s[0], o[0]),), answer
-    )
+    return Oracle(lambda r: (r[0],), lambda r: [(v,) for v in r[1:]], lambda s, o, r: (step(s[0], o[0]),), answer)
 
 
 def countdown(step: Callable[[int, int, Row], int], answer: Callable[[Row], int]) -> Oracle:
@@ -175,16 +171,12 @@ def in_group(name: str) -> Oracle:
 
 ORACLES: dict[str, Oracle] = {
     "factorial": countdown(lambda s, k, r: s * k, lambda r: math.factorial(r[0])),
-    "factorial:figures=0,n=1-60,gap=,beyond=61": countdown(
-        lambda s, k, r: s * k, lambda r: int(sympy.factorial(r[0]))
-    ),
+    "factorial:figures=0,n=1-60,gap=,beyond=61": countdown(lambda s, k, r: s * k, lambda r: int(sympy.factorial(r[0]))),
     "factorial-mod": countdown(lambda s, k, r: s * k % r[1], lambda r: math.factorial(r[0]) % r[1]),
     "rising-product": progression(31, lambda s, k: s * k, rising_product(31)),
     "rising-product:p=7,n=1-3+5-9,gap=4,beyond=10": progression(7, lambda s, k: s * k, rising_product(7)),
     "iterated-product": sequence(lambda s, k: s * k % 13, by_logarithms(13)),
-    "iterated-product:p=7,T=1-2+4,gap=3,beyond=5": sequence(
-        lambda s, k: s * k % 7, lambda r: math.prod(r) % 7
-    ),
+    "iterated-product:p=7,T=1-2+4,gap=3,beyond=5": sequence(lambda s, k: s * k % 7, lambda r: math.prod(r) % 7),
     "fibonacci": Oracle(
         lambda r: (r[0], r[1]),
         lambda r: [(1,)] * r[2],
@@ -198,9 +190,7 @@ ORACLES: dict[str, Oracle] = {
         lambda r: int(sympy.fibonacci(r[0])),
     ),
     "sum": progression(31, lambda s, k: s + k, lambda r: (r[2] * r[0] + r[1] * r[2] * (r[2] - 1) // 2) % 31),
-    "sum:p=0,n=1-9+15-90,gap=10-14,beyond=91-99": countdown(
-        lambda s, k, r: s + k, lambda r: r[0] * (r[0] + 1) // 2
-    ),
+    "sum:p=0,n=1-9+15-90,gap=10-14,beyond=91-99": countdown(lambda s, k, r: s + k, lambda r: r[0] * (r[0] + 1) // 2),
     "parity": sequence(lambda s, k: s ^ k, lambda r: r.count(1) % 2),
     "parity:T=1-9,beyond=10": sequence(lambda s, k: s ^ k, lambda r: r.count(1) % 2),
     "cycle": sequence(lambda s, k: (s + k) % 5, lambda r: (r.count(1) - r.count(4)) % 5),
@@ -384,9 +374,7 @@ def digits_of(v: int, count: int) -> list[int]:
 def test_addition_agrees_with_python_and_writes_the_school_carries():
     x = school_problems("addition", 18)
     solution = parse_task("addition").solve(x)
-    for (a, b), answer, states in zip(
-        x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True
-    ):
+    for (a, b), answer, states in zip(x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True):
         size = max(len(str(a)), len(str(b)))
         carries, written = [0], ""
         for da, db in zip(digits_of(a, size), digits_of(b, size), strict=True):
@@ -400,9 +388,7 @@ def test_addition_agrees_with_python_and_writes_the_school_carries():
 def test_multiplication_agrees_with_python_and_writes_the_partial_products():
     x = school_problems("multiplication", 9)
     solution = parse_task("multiplication").solve(x)
-    for (a, b), answer, states in zip(
-        x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True
-    ):
+    for (a, b), answer, states in zip(x.tolist(), solution.answers, solution.states[:, :, 0].tolist(), strict=True):
         size = max(len(str(a)), len(str(b)))
         partial = [a * digit * 10**i for i, digit in enumerate(digits_of(b, size))]
         assert int(answer[0]) == a * b == sum(partial)
@@ -427,9 +413,7 @@ DOMAINS: dict[str, set[tuple[int, ...]]] = {
     "factorial-mod:p=5+7,n=1-6,gap=,beyond=": {(n, p) for p in (5, 7) for n in range(1, p) if n <= 6},
     "factorial-mod:axis=p,p=5+11,n=1-4,gap=7,beyond=13": {(n, p) for p in (5, 11) for n in range(1, p)},
     "rising-product:p=7,n=2-3,gap=,beyond=": set(itertools.product(below(7, 1), (1, 2, 5, 6), (2, 3))),
-    "iterated-product:p=5,T=1-3,beyond=": {
-        t for k in (1, 2, 3) for t in itertools.product(below(5, 1), repeat=k)
-    },
+    "iterated-product:p=5,T=1-3,beyond=": {t for k in (1, 2, 3) for t in itertools.product(below(5, 1), repeat=k)},
     "fibonacci:m=5,n=1+3,gap=2,beyond=": set(itertools.product(below(5), below(5), (1, 3))),
     "sum:p=0,n=1-5,gap=,beyond=": {(n,) for n in range(1, 6)},
     "parity:T=3,beyond=": set(itertools.product((0, 1), repeat=3)),
@@ -441,9 +425,7 @@ DOMAINS: dict[str, set[tuple[int, ...]]] = {
         for x in range(3)
         for maps in itertools.product([(a, b) for a in (1, 2) for b in range(3)], repeat=k)
     },
-    "quadratic:p=3+5,c=0-9,n=2,gap=,beyond=": {
-        (x, c, 2, p) for p in (3, 5) for x in range(p) for c in range(p)
-    },
+    "quadratic:p=3+5,c=0-9,n=2,gap=,beyond=": {(x, c, 2, p) for p in (3, 5) for x in range(p) for c in range(p)},
     "words:group=S3,T=2,gap=,beyond=": set(itertools.product(range(6), repeat=2)),
     "addition:digits=1-2,beyond=": set(itertools.product(range(100), repeat=2)),
     "addition:digits=2,beyond=": set(itertools.product(range(100), repeat=2))
@@ -536,9 +518,7 @@ def test_stirling_with_three_corrections_is_exact_to_seven_figures_but_for_four_
     wrong = set()
     with mpmath.workdps(60):
         for n in range(1, 171):
-            series = 1 + sum(
-                mpmath.mpf(c.numerator) / c.denominator / n**k for k, c in enumerate(corrections, 1)
-            )
+            series = 1 + sum(mpmath.mpf(c.numerator) / c.denominator / n**k for k, c in enumerate(corrections, 1))
             value = mpmath.sqrt(2 * mpmath.pi * n) * (n / mpmath.e) ** n * series
             figures = Decimal(mpmath.nstr(value, 7))
             if figures != Decimal(task.spell(math.factorial(n))):
@@ -590,9 +570,7 @@ def test_the_rounded_calculator_misses_exactly_the_published_factorials():
     exact = task.solve(x).answers[:, 0]
     written = [int([v for v in states[:, 0] if v != BLANK][-1]) for states in last]
     assert written == [follower(n) for n in range(1, 25)]
-    wrong = {
-        n for n, a, b in zip(range(1, 25), written, exact, strict=True) if task.spell(a) != task.spell(b)
-    }
+    wrong = {n for n, a, b in zip(range(1, 25), written, exact, strict=True) if task.spell(a) != task.spell(b)}
     assert wrong == UNREACHABLE
 
 
@@ -669,9 +647,7 @@ def test_a_random_table_of_answers_fails_the_recursion(spec):
     table: dict[tuple[int, ...], int] = {}
 
     def looked_up(x: np.ndarray) -> np.ndarray:
-        return np.array(
-            [[table.setdefault(tuple(r), rng.choice(possible))] for r in rows_of(x)], dtype=object
-        )
+        return np.array([[table.setdefault(tuple(r), rng.choice(possible))] for r in rows_of(x)], dtype=object)
 
     rate = task.obeys(links, outputs_of(task, links, looked_up)).mean()
     assert rate < 1 / len(possible) + 0.1

@@ -101,9 +101,7 @@ def test_traces_are_read_and_may_be_empty(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_hostile_text_is_kept_verbatim(tmp_path, kind):
-    rows = [
-        {"problem": p, "answer": a, "trace": p + a} for p, a in zip(HOSTILE, reversed(HOSTILE), strict=True)
-    ]
+    rows = [{"problem": p, "answer": a, "trace": p + a} for p, a in zip(HOSTILE, reversed(HOSTILE), strict=True)]
     assert read_back(pairs(WRITERS[kind](tmp_path / f"f.{kind}", rows))) == rows
 
 
@@ -199,9 +197,7 @@ def test_the_splits_of_a_file_are_the_same_each_time_and_others_for_another_seed
 def test_a_repeated_problem_never_crosses_sides(tmp_path, seed):
     rows = [{"problem": f"{'  ' * (i % 2)}{i % 40}?{' ' * (i % 3)}", "answer": str(i)} for i in range(400)]
     task = pairs(write_csv(tmp_path / "f.csv", rows))
-    found = {
-        name: {t.strip() for t in side} for name, side in texts(task, make_splits(task, seed=seed)).items()
-    }
+    found = {name: {t.strip() for t in side} for name, side in texts(task, make_splits(task, seed=seed)).items()}
     assert all(found[name] for name in ("train", "validation", "random"))
     assert not found["train"] & found["validation"]
     assert not found["train"] & found["random"]

@@ -41,9 +41,7 @@ def three_sizes(draw: st.DrawFn, names: str, largest: int) -> dict[str, Sizes]:
     return {name: Sizes(tuple(part)) for name, part in zip(named, parts, strict=True)}
 
 
-def with_fields(
-    sizes: st.SearchStrategy, **fields: st.SearchStrategy
-) -> st.SearchStrategy[dict[str, object]]:
+def with_fields(sizes: st.SearchStrategy, **fields: st.SearchStrategy) -> st.SearchStrategy[dict[str, object]]:
     return st.builds(lambda a, b: {**a, **b}, sizes, st.fixed_dictionaries({}, optional=fields))
 
 
@@ -51,27 +49,20 @@ prime = st.sampled_from(PRIMES)
 FIELDS: dict[str, st.SearchStrategy[dict[str, object]]] = {
     "factorial": with_fields(three_sizes("n gap beyond", 400), figures=st.integers(0, 400)),
     "factorial-mod": st.one_of(
-        with_fields(three_sizes("n gap beyond", 90), axis=st.just("n")).map(
-            lambda f: {**f, "p": Sizes((5, 97))}
-        ),
+        with_fields(three_sizes("n gap beyond", 90), axis=st.just("n")).map(lambda f: {**f, "p": Sizes((5, 97))}),
         three_sizes("p gap beyond", len(PRIMES)).map(
             lambda f: (
-                {k: Sizes(tuple(PRIMES[i - 1] for i in v)) for k, v in f.items()}
-                | {"n": Sizes((1, 4)), "axis": "p"}
+                {k: Sizes(tuple(PRIMES[i - 1] for i in v)) for k, v in f.items()} | {"n": Sizes((1, 4)), "axis": "p"}
             )
         ),
     ),
     "rising-product": with_fields(three_sizes("n gap beyond", 200), p=prime),
     "iterated-product": with_fields(three_sizes("T gap beyond", 200), p=prime),
-    "fibonacci": with_fields(
-        three_sizes("n gap beyond", 2000), m=st.one_of(st.just(0), st.integers(2, 10_000))
-    ),
+    "fibonacci": with_fields(three_sizes("n gap beyond", 2000), m=st.one_of(st.just(0), st.integers(2, 10_000))),
     "sum": with_fields(three_sizes("n gap beyond", 200), p=st.sampled_from([0, *PRIMES])),
     "parity": three_sizes("T beyond", 1000),
     "cycle": three_sizes("T beyond", 1000),
-    "affine": with_fields(
-        three_sizes("n gap beyond", 200), p=prime, maps=st.sampled_from(["fixed", "fresh"])
-    ),
+    "affine": with_fields(three_sizes("n gap beyond", 200), p=prime, maps=st.sampled_from(["fixed", "fresh"])),
     "quadratic": with_fields(
         three_sizes("n gap beyond", 200),
         p=st.sets(prime, min_size=1).map(lambda v: Sizes(tuple(sorted(v)))),
@@ -81,9 +72,7 @@ FIELDS: dict[str, st.SearchStrategy[dict[str, object]]] = {
         three_sizes("T gap beyond", 200),
         group=st.sampled_from(["S3", "S4", "S5", "A5", "A4xZ5", "Z60", "Z120"]),
     ),
-    "modular": with_fields(
-        st.just({}), p=prime, op=st.sampled_from(["add", "sub", "mul", "div", "squares", "s5"])
-    ),
+    "modular": with_fields(st.just({}), p=prime, op=st.sampled_from(["add", "sub", "mul", "div", "squares", "s5"])),
     "addition": three_sizes("digits beyond", 18),
     "multiplication": three_sizes("digits beyond", 9),
 }

@@ -258,11 +258,7 @@ def test_a_progression_through_nearly_all_residues_is_the_same_from_several_star
 
 def test_factorial_is_metered_on_interpolation_and_says_so():
     splits = make_splits(parse_task("factorial"))
-    assert (
-        splits.validation.x.tolist()
-        == splits.tests["interpolation"].x.tolist()
-        == [[n] for n in range(10, 15)]
-    )
+    assert splits.validation.x.tolist() == splits.tests["interpolation"].x.tolist() == [[n] for n in range(10, 15)]
     assert splits.train.x[:, 0].tolist() == [*range(1, 10), *range(15, 20)]
     assert splits.tests["extrapolation"].x[:, 0].tolist() == [20, 21, 22, 23, 24]
     assert any("interpolation" in note for note in splits.notes)
@@ -340,9 +336,7 @@ def equal(a: Problems, b: Problems) -> bool:
 @pytest.mark.parametrize("spec", ["iterated-product", "modular", "parity", "factorial", "words"])
 def test_the_same_arguments_give_the_same_splits(spec, labels):
     train = None if spec == "factorial" else 500
-    one, other = (
-        make_splits(parse_task(spec), train, steer=5, seed=3, labels=labels, noise=0.3) for _ in range(2)
-    )
+    one, other = (make_splits(parse_task(spec), train, steer=5, seed=3, labels=labels, noise=0.3) for _ in range(2))
     for a, b in zip(sides(one).values(), sides(other).values(), strict=True):
         assert equal(a, b)
 
@@ -433,9 +427,7 @@ def pool(splits: Splits) -> list[tuple[int, ...]]:
     return [tuple(a) for p in (splits.train, splits.steer) for a in p.solution.answers.tolist()]
 
 
-@pytest.mark.parametrize(
-    "spec", ["iterated-product", "modular", "words:group=S3,T=4,gap=,beyond=5", "factorial"]
-)
+@pytest.mark.parametrize("spec", ["iterated-product", "modular", "words:group=S3,T=4,gap=,beyond=5", "factorial"])
 def test_random_labels_keep_the_inputs_and_the_answers_but_not_their_tie(spec):
     task = parse_task(spec)
     true, shuffled = (make_splits(task, steer=3, labels=labels) for labels in ("true", "random"))
@@ -443,9 +435,7 @@ def test_random_labels_keep_the_inputs_and_the_answers_but_not_their_tie(spec):
         b = sides(shuffled)[name]
         assert a.x.tolist() == b.x.tolist()
         if name not in ("train", "steer"):
-            assert Counter(map(tuple, a.solution.answers.tolist())) == Counter(
-                map(tuple, b.solution.answers.tolist())
-            )
+            assert Counter(map(tuple, a.solution.answers.tolist())) == Counter(map(tuple, b.solution.answers.tolist()))
     assert Counter(pool(true)) == Counter(pool(shuffled))
     assert pool(true) != pool(shuffled)
 
@@ -459,9 +449,7 @@ def test_random_labels_agree_with_the_truth_as_chance_would(spec):
         counts = np.array(list(Counter(truth.tolist()).values()))
         chance = float(((counts / len(truth)) ** 2).sum())
         deviation = np.sqrt(chance * (1 - chance) / len(truth))
-        assert abs((problems.solution.answers[:, 0] == truth).mean() - chance) < 5 * deviation + 1 / len(
-            truth
-        )
+        assert abs((problems.solution.answers[:, 0] == truth).mean() - chance) < 5 * deviation + 1 / len(truth)
 
 
 def test_a_shuffled_answer_comes_with_its_own_trace():
@@ -584,9 +572,7 @@ def test_a_huge_modulus_is_refused_before_anybody_tries_to_divide_it(monkeypatch
 def test_unseen_primes_need_no_training_n_below_them():
     """With axis=p every n below p is a problem; the sizes of n play no part."""
     task = parse_task("factorial-mod:axis=p,p=5+11,gap=7,beyond=13")
-    assert {tuple(r) for r in make_splits(task).tests["interpolation"].x.tolist()} == {
-        (n, 7) for n in range(1, 7)
-    }
+    assert {tuple(r) for r in make_splits(task).tests["interpolation"].x.tolist()} == {(n, 7) for n in range(1, 7)}
 
 
 # --- learners that learn nothing ------------------------------------------------------------------
@@ -649,9 +635,7 @@ def test_non_learners_agree_with_a_plain_search(data):
         return sum(map(bool, steps)), sum(steps)
 
     nearest = [min(known, key=lambda k: far(k[0], q))[1] for q, _ in asked]
-    assert scores["nearest"] == pytest.approx(
-        np.mean([a == n for (_, a), n in zip(asked, nearest, strict=True)])
-    )
+    assert scores["nearest"] == pytest.approx(np.mean([a == n for (_, a), n in zip(asked, nearest, strict=True)]))
     counts = Counter(a for _, a in known)
     ties = [a for a, c in counts.items() if c == max(counts.values())]
     shares = [np.mean([a == tie for _, a in asked]) for tie in ties]

@@ -8,7 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crevasse.errors import UserError
-from crevasse.formats.script import ANSWER, CALL, END, EQUALS, NEXT, Block, Encoded, Notation, Role, Script, assemble
+from crevasse.formats.script import (
+    ANSWER,
+    CALL,
+    END,
+    EQUALS,
+    NEXT,
+    Block,
+    Encoded,
+    Notation,
+    Role,
+    Script,
+    assemble,
+)
 from crevasse.spec import Named
 from crevasse.tasks import BLANK, Problems, Task
 

@@ -98,7 +98,8 @@ def _run(
         token = np.where(forced[:, at] != BLANK, forced[:, at], proposed)
         token[done] = END
         written[:, at] = token
-        for row in np.flatnonzero((token == CALL) & ~done & (forced[:, at] == BLANK)) if tools else ():
+        calls = np.flatnonzero((token == CALL) & ~done & (forced[:, at] == BLANK)).tolist() if tools else []
+        for row in calls:
             result = tools[row].answer(written[row, prompt[row] : at + 1].tolist())[: limit - at - 1]
             forced[row, at + 1 : at + 1 + len(result)] = result
         at += 1

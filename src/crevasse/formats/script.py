@@ -27,7 +27,7 @@ Tokens = NDArray[np.int32]
 MARKS = ("=", "#", "→", ";", "·", "?", "<end>")
 EQUALS, ANSWER, CALL, NEXT, FILLER, UNREADABLE, END = range(len(MARKS))
 
-_NUMBER = re.compile(r"\d{1,400}(?:\.\d{1,400})?(?:e\+\d{1,3})?")
+_NUMBER = re.compile(r"\d{1,400}(?:\.\d{1,400})?(?:e\+[0-3]?\d{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Script:
         self.notation = notation
         if notation == "residues" and task.kind != "residue":
             raise UserError(f"{task.name} cannot be written in residues; use digits")
-        if notation == "reversed" and (task.kind == "text" or getattr(task, "figures", 0)):
+        if notation == "reversed" and (task.kind == "text" or getattr(task, "figures", 0) > 0):
             raise UserError(f"reversed digits need plain numbers; {task.name} is not written so")
         if notation == "residues":
             symbols = [str(i) for i in range(task.symbols)]

@@ -15,6 +15,10 @@ from crevasse.tasks import BLANK, Problems, Task
 Arithmetic = Literal["exact", "rounded"]
 
 
+#: The calculator's limit: no task comes near it, but a model that multiplies on and on does.
+_OVERFLOW = 10**1000
+
+
 class _SpeltOut(Format):
     """What trace and tool share: an arithmetic, and its ceiling."""
 
@@ -24,7 +28,10 @@ class _SpeltOut(Format):
     def script(self, task: Task) -> Script:
         script = super().script(task)
         if self.arithmetic == "rounded":
-            require(bool(getattr(task, "figures", 0)), f"{task.name} writes every figure: there is nothing to round")
+            require(
+                bool(getattr(task, "figures", 0)),
+                f"{task.name} writes every figure: there is nothing to round",
+            )
         return script
 
     def _states(self, script: Script, problems: Problems) -> Any:
@@ -104,7 +111,7 @@ class Calculator:
         call = self._call(list(own[:-1]))
         arguments = self._arguments(call)
         result = None if arguments is None else script.task.call(arguments, self._x)
-        if result is None:
+        if result is None or max(map(abs, result)) >= _OVERFLOW:
             self.unreadable.append(script.text(call))
             tokens = [UNREADABLE]
         else:
@@ -143,4 +150,3 @@ class Calculator:
                 return None
             numbers += read
         return numbers
-

@@ -1,7 +1,7 @@
 """What learns."""
 
+from crevasse.models.base import Model, ModelConfig, count_parameters, losses
 from crevasse.spec import Entry, Table
-from crevasse.models.base import Model, ModelConfig, count_parameters, losses  # isort: skip
 
 MODELS: Table[ModelConfig] = Table(
     "model",

@@ -74,5 +74,3 @@ def require_width(name: str, width: int, heads: int = 1, low: int = 1) -> None:
 def count_parameters(model: nn.Module) -> int:
     """Number of trained numbers."""
     return sum(p.numel() for p in model.parameters())
-
-

@@ -16,7 +16,7 @@ class _TorchRecurrent(Model):
     def __init__(self, kind: type[nn.RNNBase], width: int, layers: int, vocabulary: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
-        self.cell = kind(width, width, layers, batch_first=True)  # type: ignore[call-arg, arg-type]
+        self.cell = kind(width, width, layers, batch_first=True)  # type: ignore[arg-type]
         self.head = nn.Linear(width, vocabulary)
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:

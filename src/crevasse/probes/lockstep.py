@@ -57,7 +57,7 @@ def lockstep(train: Curve, held_out: Curve, uniform: float) -> Lockstep:
             area += (now_s - top) * (h_top + now_h) / 2
             top = float(now_s)
         previous_s, previous_h = float(now_s), float(now_h)
-    score = 2 * area / top**2 if top > 0 else None
+    score = float(2 * area / top**2) if top > 0 else None
     return Lockstep(score, top, memorising_share(train, held_out))
 
 

@@ -46,7 +46,10 @@ class Gaf(Rule):
     threshold: float = 0.97  # largest cosine distance at which a microbatch agrees with the others
 
     def __post_init__(self) -> None:
-        require(isinstance(self.base, BaseRule), f"base of gaf must be a plain rule such as sgd or adamw, not {self.base}")
+        require(
+            isinstance(self.base, BaseRule),
+            f"base of gaf must be a plain rule such as sgd or adamw, not {self.base}",
+        )
         require(2 <= self.k <= 1024, f"k of gaf must lie between 2 and 1024, not {self.k}")
         require(0 <= self.threshold <= 2, f"threshold of gaf is a cosine distance, 0 to 2, not {self.threshold}")
 
@@ -81,9 +84,15 @@ class GafSign(Rule):
     epsilon: float | None = None  # entries must differ by less than this; none: the sign alone decides
 
     def __post_init__(self) -> None:
-        require(isinstance(self.base, BaseRule), f"base of gaf-sign must be a plain rule such as sgd, not {self.base}")
+        require(
+            isinstance(self.base, BaseRule),
+            f"base of gaf-sign must be a plain rule such as sgd, not {self.base}",
+        )
         require(2 <= self.k <= 1024, f"k of gaf-sign must lie between 2 and 1024, not {self.k}")
-        require(self.epsilon is None or self.epsilon > 0, f"epsilon of gaf-sign must be positive, not {self.epsilon}")
+        require(
+            self.epsilon is None or self.epsilon > 0,
+            f"epsilon of gaf-sign must be positive, not {self.epsilon}",
+        )
 
     def microbatches(self) -> int:
         return self.k

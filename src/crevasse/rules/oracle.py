@@ -18,7 +18,7 @@ class Weights:
     def __init__(self, module: nn.Module) -> None:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])  # (parameter,)
-        parts = self.flat.split([p.numel() for p in self.parameters])
+        parts = torch.split(self.flat, [p.numel() for p in self.parameters])
         for p, part in zip(self.parameters, parts, strict=True):
             p.data = part.view_as(p)
 
@@ -67,7 +67,7 @@ class Oracle:
         size = self.batch // k
         if size == 0:
             raise ValueError(f"a batch of {self.batch} cannot be split into {k} microbatches")
-        parts = self._rows[: size * k].split(size)
+        parts = torch.split(self._rows[: size * k], size)
 
         def look() -> tuple[Tensor, Tensor]:
             seen = [self._look(rows) for rows in parts]
@@ -101,4 +101,3 @@ class Oracle:
             return look()
         finally:
             self._weights.flat.copy_(before)
-

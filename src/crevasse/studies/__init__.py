@@ -13,4 +13,14 @@ STUDIES: Table[Study] = Table(
     },
 )
 
-__all__ = ["BUDGETS", "EVIDENCE", "REPORT", "STUDIES", "VERDICT", "Study", "decide", "read_evidence", "run_study"]
+__all__ = [
+    "BUDGETS",
+    "EVIDENCE",
+    "REPORT",
+    "STUDIES",
+    "VERDICT",
+    "Study",
+    "decide",
+    "read_evidence",
+    "run_study",
+]

@@ -62,7 +62,16 @@ class Study(Named, ABC):
 
 
 def arm(
-    name: str, title: str, group: str, task: str, form: str, model: str, rule: str, *, seeds: int, **fields: Any
+    name: str,
+    title: str,
+    group: str,
+    task: str,
+    form: str,
+    model: str,
+    rule: str,
+    *,
+    seeds: int,
+    **fields: Any,
 ) -> Arm:
     """An arm from the short texts that the command line takes as well."""
     config = TrialConfig(parse_task(task), FORMATS.parse(form), MODELS.parse(model), RULES.parse(rule), **fields)
@@ -131,7 +140,7 @@ def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[st
 def _arm_verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
     first = rows[0]
     done = [r for r in rows if r["status"] == "done"]
-    splits = {t: score([r[t] for r in done if r[t] is not None]) for t in TESTS}
+    splits = {t: score([r[t] for r in done]) for t in TESTS}
     splits = {t: s for t, s in splits.items() if s is not None}
     train = score([r["train"] for r in done])
     main = next(iter(splits), None)
@@ -157,11 +166,13 @@ def _arm_verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "majority": {t: float(np.mean([r[f"majority_{t}"] for r in done])) for t in splits},
         "train": train,
         "splits": splits,
-        "rule_score": {t: score([r[f"rule_score_{t}"] for r in done if r[f"rule_score_{t}"] is not None]) for t in splits},
-        "lockstep": score([r["lockstep"] for r in rows if r["lockstep"] is not None]),
+        "rule_score": {
+            t: score([r[f"rule_score_{t}"] for r in done if r[f"rule_score_{t}"] is not None]) for t in splits
+        },
+        "lockstep": score([r["lockstep"] for r in rows]),
         "s_max": score([r["s_max"] for r in rows]),
         "learned": bool(np.mean([r["s_max"] for r in rows]) >= LEARNED),
-        "memorising": score([r["memorising"] for r in rows if r["memorising"] is not None]),
+        "memorising": score([r["memorising"] for r in rows]),
         "passes": float(np.mean([r["passes"] for r in rows])),
         "samples": float(np.mean([r["samples"] for r in rows])),
         "seconds": float(np.mean([r["seconds"] for r in rows])),

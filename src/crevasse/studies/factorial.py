@@ -23,7 +23,7 @@ class FactorialStudy(Study):
     def arms(self, budget: Budget) -> list[Arm]:
         product, mixed, rising, total = "iterated-product", "iterated-product:T=1-6", "rising-product", "sum"
         # Rotary positions: a trace for n = 24 is longer than any that was trained on.
-        letters = "transformer:position=rotary"
+        letters = "transformer:position=rotary,heads=2"
         seeds = {"smoke": 1, "minutes": 3, "full": 5}[budget]
         longer = 3 if budget == "full" else 1  # times as many steps
 
@@ -84,7 +84,21 @@ class FactorialStudy(Study):
         return "; ".join(parts)[0].upper() + "; ".join(parts)[1:] + "."
 
 
-_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_NUMBERS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 
 
 def _count(arms: Sequence[dict[str, Any]], noun: str = "") -> str:

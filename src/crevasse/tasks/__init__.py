@@ -28,8 +28,6 @@ TASKS: Table[Task] = Table(
 
 def parse_task(text: str) -> Task:
     """``"iterated-product:p=13,T=1-6"`` or ``"pairs:my.csv"`` -> the task. Raises UserError."""
-    if text.startswith("pairs:"):
-        return TASKS.build("pairs", {"file": text.removeprefix("pairs:")})
     return TASKS.parse(text)
 
 

@@ -43,7 +43,7 @@ class _School(Task):
         return (Input("a", range(10**self.largest)), Input("b", range(10**self.largest)))
 
     def size(self, x: Ints) -> Ints:
-        return np.searchsorted(10 ** np.arange(1, self.largest + 1), x.max(1), side="right") + 1
+        return np.asarray(np.searchsorted(10 ** np.arange(1, self.largest + 1), x.max(1), side="right") + 1)
 
     def canonical(self, x: Ints) -> Ints:
         return np.sort(x, axis=1)

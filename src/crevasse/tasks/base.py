@@ -127,6 +127,11 @@ class Task(Named, ABC):
         """Held-out sizes larger than any trained one."""
         return Sizes(())
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All sizes, trained and held out."""
+        return self.train_sizes + self.gap_sizes + self.beyond_sizes
+
     def size(self, x: Ints) -> Ints:
         """The size of each problem. (problem,)"""
         if self.inputs[-1].sequence:
@@ -149,7 +154,8 @@ class Task(Named, ABC):
         """An upper bound of the number of problems of these sizes; exact where inputs are independent."""
         if self.inputs[-1].sequence:
             heads = math.prod(len(v.values) for v in self.inputs[:-1])
-            return heads * sum(len(self.inputs[-1].values) ** (s * self.per_step) for s in sizes)
+            values = len(self.inputs[-1].values)
+            return heads * sum(int(values ** (s * self.per_step)) for s in sizes)
         size_values = set(self.inputs[self._size_column].values)
         others = math.prod(len(v.values) for i, v in enumerate(self.inputs) if i != self._size_column)
         return others * sum(s in size_values for s in sizes)
@@ -219,7 +225,7 @@ class Task(Named, ABC):
 class Recursion(Task):
     """A task that runs a state through steps: trace, answer, tool and rule score follow from the step."""
 
-    call_widths = (1, 1)
+    call_widths: ClassVar[tuple[int, int] | None] = (1, 1)
 
     @abstractmethod
     def start(self, x: Ints) -> Ints:
@@ -268,27 +274,37 @@ class Recursion(Task):
     def consecutive(self, x: Ints) -> Consecutive | None:
         if self.inputs[-1].sequence:
             return self._same_but_for_the_last(x)
-        known = [*self.train_sizes, *self.gap_sizes, *self.beyond_sizes]
         n = self._size_column
         earlier = x.copy()
         earlier[:, n] -= 1
-        keep = np.isin(earlier[:, n], known)
-        return Consecutive((earlier[keep], x[keep])) if keep.any() else None
+        keep = np.isin(earlier[:, n], self.sizes)
+        return self._telling(earlier[keep], x[keep])
 
-    def _same_but_for_the_last(self, x: Ints) -> Consecutive:
-        """Problems that share all but the last element, which is the next allowed one."""
+    def _telling(self, *problems: Ints) -> Consecutive | None:
+        """The links, but for those whose true answers are all 0: there most recursions hold trivially."""
+        keep = np.any([(self.solve(x).answers != 0).any(1) for x in problems], axis=0)
+        return Consecutive(tuple(x[keep] for x in problems)) if keep.any() else None
+
+    def _same_but_for_the_last(self, x: Ints) -> Consecutive | None:
+        """Problems of at least one step that share all but the last element, which is the next allowed one."""
+        x = x[(self.operands(x)[:, :1, 0] != BLANK).any(1)]
         values = np.asarray(self.inputs[-1].values)
         last = len(self.inputs) - 2 + self.size(x) * self.per_step
         rows = np.arange(len(x))
         later = x.copy()
         later[rows, last] = values[(np.searchsorted(values, x[rows, last]) + 1) % len(values)]
-        return Consecutive((x, later))
+        return self._telling(x, later)
 
     def obeys(self, links: Consecutive, outputs: Sequence[Ints]) -> Bools:
+        """Does each link satisfy the recursion? A link whose outputs are all 0 does not count as one that does.
+
+        0 follows from 0 in products whatever the operand: a learner that always writes 0 has found nothing.
+        """
         (before, x), (earlier, later) = links.problems, outputs
+        told = np.asarray((earlier != 0).any(1) | (later != 0).any(1))
         if not self.inputs[-1].sequence:
             expected = self.step(earlier, self._last_operand(x), x)
-            return np.asarray((self.read(expected) == later).all(1))
+            return np.asarray(told & (self.read(expected) == later).all(1))
         # The two share all but the last operand: is there a state from which both outputs follow?
         found = np.zeros(len(x), bool)
         for state in self.state_space():
@@ -296,14 +312,12 @@ class Recursion(Task):
             a = self.step(held, self._last_operand(before), before)
             b = self.step(held, self._last_operand(x), x)
             found |= (a == earlier).all(1) & (b == later).all(1)
-        return found
+        return np.asarray(found & told)
 
     def _last_operand(self, x: Ints) -> Ints:
         """What the last step of each problem takes. (problem, value)"""
         operands = self.operands(x)
-        if not operands.shape[1]:
-            return np.ones((len(x), operands.shape[2]), np.int64)
-        last = np.maximum((operands[:, :, 0] != BLANK).sum(1) - 1, 0)
+        last = (operands[:, :, 0] != BLANK).sum(1) - 1
         return np.asarray(operands[np.arange(len(x)), last])
 
     def state_space(self) -> Ints:
@@ -361,9 +375,10 @@ def is_prime(p: int) -> bool:
 
 def require_prime(p: int, where: str, largest: int = 10_000) -> None:
     """Raises UserError unless p is a prime that a table can hold."""
-    near = next((q for q in range(max(p, 2), max(p, 2) + 100) if is_prime(q)), 13)
-    require(is_prime(p), f"p of {where} must be prime, not {p} (the next prime is {near})")
     require(p <= largest, f"p of {where} must be at most {largest}, not {p}")
+    if not is_prime(p):
+        near = next(q for q in itertools.count(max(p, 2)) if is_prime(q))
+        raise UserError(f"p of {where} must be prime, not {p} (the next prime is {near})")
 
 
 def check_sizes(where: str, train: Sizes, gap: Sizes, beyond: Sizes, low: int, high: int) -> None:

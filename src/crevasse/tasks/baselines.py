@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crevasse.tasks.base import BLANK, Ints
-from crevasse.tasks.splits import Problems
+from crevasse.tasks.splits import Problems, numbered
 
 NonLearner = Literal["majority", "lookup", "nearest"]
 NON_LEARNERS: tuple[NonLearner, ...] = ("majority", "lookup", "nearest")
@@ -31,8 +31,7 @@ def non_learner_scores(train: Problems, test: Problems, limit: int = 500) -> dic
 
 
 def _codes(train: Ints, test: Ints) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    both = [" ".join(map(str, row)) for row in [*train.tolist(), *test.tolist()]]
-    number = np.unique(np.array(both), return_inverse=True)[1]
+    number = numbered(np.concatenate([train, test]))
     return number[: len(train)], number[len(train) :]
 
 

@@ -79,7 +79,7 @@ class Factorial(Recursion):
     def spell(self, value: Any) -> str:
         """``120``, ``3.6288e+06``, ``1.307674e+12``: in full below a million, else rounded half to even."""
         if not self.figures or value < 10**6:
-            return str(value)
+            return f"{Decimal(int(value)):f}"  # str refuses integers of more than 4300 digits
         context = Context(prec=self.figures, rounding=ROUND_HALF_EVEN)
         sign, digits, exponent = context.create_decimal(Decimal(int(value))).as_tuple()
         assert isinstance(exponent, int)
@@ -88,7 +88,7 @@ class Factorial(Recursion):
         return f"{'-' if sign else ''}{mantissa[0]}{point}e+{exponent + len(digits) - 1:02d}"
 
     def round(self, state: Ints) -> Ints:
-        return np.vectorize(lambda v: int(Decimal(self.spell(v))), otypes=[object])(state)
+        return np.asarray(np.vectorize(lambda v: int(Decimal(self.spell(v))), otypes=[object])(state))
 
     def obeys(self, links: Consecutive, outputs: Sequence[Ints]) -> Bools:
         # Both numbers were rounded when they were written: the product may differ by that much, not more.
@@ -98,13 +98,13 @@ class Factorial(Recursion):
 
     def _tied(self, earlier: int, later: int, n: int) -> bool:
         slack = n * self._half_unit(earlier) + self._half_unit(later)
-        return 2 * abs(earlier * n - later) <= slack and earlier >= 0 and later >= 0
+        return 2 * abs(earlier * n - later) <= slack and earlier > 0 and later > 0
 
     def _half_unit(self, value: int) -> int:
-        """Twice half a unit of the last written figure."""
-        if not self.figures or value < 10**6:
-            return 0
-        return int(10 ** max(len(str(value)) - self.figures, 0))
+        """Twice half a unit of the last written figure; 0 where every figure is written."""
+        digits = Decimal(value).adjusted() + 1
+        exact = not self.figures or value < 10**6 or digits <= self.figures
+        return 0 if exact else int(10 ** (digits - self.figures))
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class FactorialMod(Recursion):
         for p in self.p if self.axis == "n" else (*self.p, *self.gap, *self.beyond):
             require_prime(p, self.name)
         check_sizes(self.name, self.train_sizes, self.gap, self.beyond, 1, 10_000)
-        for n in (*self.n, *self.gap, *self.beyond) if self.axis == "n" else self.n:
+        for n in (*self.n, *self.gap, *self.beyond) if self.axis == "n" else ():  # by p, every n < p is in
             require(n < max(self.p), f"n of factorial-mod must be below p: n={n} with p ≤ {max(self.p)}")
 
     @property
@@ -189,4 +189,6 @@ class FactorialMod(Recursion):
 
     def obeys(self, links: Consecutive, outputs: Sequence[Ints]) -> Bools:
         x = links.problems[1]
-        return np.asarray((outputs[0] * x[:, :1] % x[:, 1:] == outputs[1])[:, 0])
+        # n! is never 0 mod p, and 0 would follow from 0 whatever n is.
+        obeyed = (outputs[0] * x[:, :1] % x[:, 1:] == outputs[1]) & (outputs[1] != 0)
+        return np.asarray(obeyed[:, 0])

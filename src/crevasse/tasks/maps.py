@@ -81,14 +81,14 @@ class Affine(Recursion):
     def symbols(self) -> int:
         if self.maps == "fresh":
             return self.p
-        return max(self.p, *(s + 1 for s in (*self.n, *self.gap, *self.beyond)))
+        return max(self.p, max(self.sizes) + 1)
 
     def start(self, x: Ints) -> Ints:
         return x[:, :1]
 
     def operands(self, x: Ints) -> Ints:
         if self.maps == "fresh":
-            return x[:, 1:].reshape(len(x), -1, 2)
+            return x[:, 1:].reshape(len(x), x.shape[1] // 2, 2)
         index = np.arange(int(x[:, 3].max(initial=0)))
         live = (index < x[:, 3:])[:, :, None]
         return np.where(live, x[:, None, 1:3], BLANK)
@@ -162,7 +162,7 @@ class Quadratic(Recursion):
 
     @property
     def symbols(self) -> int:
-        return max(max(self.p) + 1, *(s + 1 for s in (*self.n, *self.gap, *self.beyond)))
+        return max(max(self.p), max(self.sizes)) + 1
 
     def start(self, x: Ints) -> Ints:
         return x[:, :1]

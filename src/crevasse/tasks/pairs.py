@@ -4,6 +4,7 @@ import csv
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,22 +43,13 @@ class Pairs(Task):
     facts: ClassVar[Facts] = Facts(recursive=False, closed_form="not known", depth="not known", control="none")
     symmetries: ClassVar[str | None] = None
     splits: ClassVar[str] = "R"
+    bare: ClassVar[str | None] = "file"
 
     file: str  # path of a .csv, .jsonl or .ndjson file
     digest: str = ""  # SHA-256 of the file; filled in, so that a changed file is another task
 
     def __post_init__(self) -> None:
-        path = Path(self.file)
-        if path.is_dir() or not path.exists():
-            raise UserError(f"{self.file}: {'is a folder' if path.is_dir() else 'no such file'}")
-        try:
-            with path.open("rb") as f:
-                found = hashlib.file_digest(f, "sha256").hexdigest()
-        except OSError as e:
-            raise UserError(f"{self.file}: cannot be read ({e.strerror})") from None
-        if self.digest and self.digest != found:
-            raise UserError(f"{self.file} has changed since this trial was made (its SHA-256 is another one)")
-        object.__setattr__(self, "digest", found)
+        object.__setattr__(self, "digest", _digest(self.file, self.digest))
 
     @property
     def kind(self) -> Literal["residue", "number", "text"]:
@@ -113,9 +105,24 @@ class Pairs(Task):
         return Solution(table.answers[rows][:, None], states, None)
 
 
+def _digest(file: str, expected: str = "") -> str:
+    """SHA-256 of a file. Raises UserError where it cannot be read or is not the expected one."""
+    if not os.path.isfile(file):
+        raise UserError(f"{file}: {'is a folder' if os.path.isdir(file) else 'no such file'}")
+    try:
+        with open(file, "rb") as f:
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror})") from None
+    if expected and expected != found:
+        raise UserError(f"{file} has changed since this trial was made (its SHA-256 is another one)")
+    return found
+
+
 @functools.lru_cache(maxsize=4)
 def _read(file: str, digest: str) -> Table:
     """Read a file row by row; the first thing that is wrong with it is a UserError with its line number."""
+    _digest(file, digest)
     problems: list[str] = []
     answers: list[str] = []
     traces: list[str] = []
@@ -160,33 +167,59 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as f:
             yield from _jsonl(path, f) if path.suffix.lower() in (".jsonl", ".ndjson") else _csv(path, f)
-    except UnicodeDecodeError as e:
-        with path.open("rb") as raw:
-            line = raw.read(e.start if e.start else 0).count(b"\n") + 1
-        raise UserError(f"{path} is not UTF-8 text (near line {line}: {e.reason}); save it as UTF-8") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text ({_undecodable(path)}); save it as UTF-8") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from None
 
 
+def _undecodable(path: Path) -> str:
+    """Where a file stops being UTF-8. No character of UTF-8 reaches over the end of a line."""
+    with path.open("rb") as f:
+        for number, line in enumerate(f, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as e:
+                return f"line {number}: {e.reason}"
+    return "it is changing"
+
+
 def _csv(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(lines, strict=True)
+    opened = 0  # the line of a quote that is not closed yet, in the row that is being read
+
+    def watched() -> Iterator[str]:
+        nonlocal opened
+        for number, line in enumerate(lines, 1):
+            if line.count('"') % 2:
+                opened = 0 if opened else number
+            yield line
+
+    reader = csv.reader(watched(), strict=True)
     try:
-        head = [h.strip().lower() for h in next(reader, [])]
+        head = [h.strip().lower() for h in next(filter(None, reader), [])]
+        first = f"{path}, line {reader.line_num}"
         if not head:
             return
         if len(head) < 2:
-            raise UserError(f"{path}, line 1: there is one column; a pairs file needs problem and answer")
+            raise UserError(f"{first}: there is one column; a pairs file needs problem and answer")
         if "problem" not in head or "answer" not in head:
-            raise UserError(f"{path}, line 1: the columns are {', '.join(head)}; needed: problem, answer")
-        _known_columns(f"{path}, line 1", head)
+            raise UserError(f"{first}: the columns are {', '.join(head)}; needed: problem, answer")
+        _known_columns(first, head)
         for row in reader:
+            opened = 0
             if not row:
                 continue
             if len(row) != len(head):
-                raise UserError(f"{path}, line {reader.line_num}: {len(row)} fields where there are {len(head)} columns")
-            yield reader.line_num, _checked(f"{path}, line {reader.line_num}", dict(zip(head, row, strict=True)))
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(row)} fields where there are {len(head)} columns"
+                )
+            yield (
+                reader.line_num,
+                _checked(f"{path}, line {reader.line_num}", dict(zip(head, row, strict=True))),
+            )
     except csv.Error as e:
-        raise UserError(f"{path}, line {reader.line_num}: {e}") from None
+        reason = f"a quote opens here and is not closed ({e})" if opened else str(e)
+        raise UserError(f"{path}, line {opened or reader.line_num}: {reason}") from None
 
 
 def _jsonl(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -196,7 +229,7 @@ def _jsonl(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, st
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)  # as they are written
         except (json.JSONDecodeError, RecursionError) as e:
             reason = e.msg if isinstance(e, json.JSONDecodeError) else "nested too deeply"
             raise UserError(f"{where}: not JSON ({reason})") from None
@@ -205,11 +238,13 @@ def _jsonl(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, st
         _known_columns(where, list(row))
         columns = columns or set(row)
         if set(row) != columns:
-            raise UserError(f"{where}: has {', '.join(sorted(row))}; the lines before have {', '.join(sorted(columns))}")
-        bad = [k for k, v in row.items() if not isinstance(v, str | int | float) or isinstance(v, bool)]
+            raise UserError(
+                f"{where}: has {', '.join(sorted(row))}; the lines before have {', '.join(sorted(columns))}"
+            )
+        bad = [k for k, v in row.items() if not isinstance(v, str)]
         if bad:
             raise UserError(f"{where}: {bad[0]} must be text or a number")
-        yield number, _checked(where, {k: str(v) for k, v in row.items()})
+        yield number, _checked(where, row)
 
 
 def _known_columns(where: str, names: list[str]) -> None:
@@ -222,4 +257,7 @@ def _checked(where: str, row: dict[str, str]) -> dict[str, str]:
     for name in ("problem", "answer"):
         if not row[name].strip():
             raise UserError(f"{where}: {name} is empty")
+    for name, text in row.items():
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise UserError(f"{where}: {name} has half a character (a surrogate without its other half)")
     return row

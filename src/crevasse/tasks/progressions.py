@@ -33,12 +33,8 @@ class _Progression(Recursion):
         )
 
     def canonical(self, x: Ints) -> Ints:
-        # Read backwards, a progression has the same terms; a start of 0 has no twin among the inputs.
-        a, d, n = x.T
-        back = np.column_stack([(a + (n - 1) * d) % self.p, (-d) % self.p, n])
-        code = (x * [[self.p, 1, 0]]).sum(1)
-        twin = (back * [[self.p, 1, 0]]).sum(1)
-        return np.where((twin < code)[:, None], back, x)
+        # The terms in order of size: the same read backwards, for n = 1 whatever d, and around the residues.
+        return np.sort(np.column_stack([x[:, 0], self.operands(x)[:, :, 0]]), axis=1)
 
     @property
     def answer_count(self) -> int | None:
@@ -46,7 +42,7 @@ class _Progression(Recursion):
 
     @property
     def symbols(self) -> int:
-        return max(self.p, *(s + 1 for s in (*self.train_sizes, *self.gap_sizes, *self.beyond_sizes)))
+        return max(self.p, max(self.sizes) + 1)
 
     def start(self, x: Ints) -> Ints:
         return x[:, :1]
@@ -68,7 +64,7 @@ class RisingProduct(_Progression):
         depth="TC0 (iterated product: Hesse, Allender, Barrington 2002)",
         control="sum",
     )
-    symmetries: ClassVar[str | None] = "the same factors read backwards"
+    symmetries: ClassVar[str | None] = "the same factors in another order"
 
     p: int = 31  # prime modulus
     n: Sizes = parse_sizes("2-4+6-8")  # training numbers of factors
@@ -126,7 +122,7 @@ class Sum(_Progression):
 
     @property
     def symmetries(self) -> str:  # type: ignore[override]
-        return "the same terms read backwards" if self.p else "none"
+        return "the same terms in another order" if self.p else "none"
 
     @property
     def train_sizes(self) -> Sizes:

@@ -4,8 +4,9 @@ Who sees what: *train* gives gradients; *steer* is part of the training budget, 
 visible to the rule; *validation* is for the meter and for tuning; the *test* splits (random, interpolation,
 extrapolation) are opened once, at the end.
 
-The side of a problem is decided by a hash of its symmetry class, so that the held-out set stays the same
-while the training set grows, and a training set of 1000 is the first half of one of 2000.
+The side of a problem is decided by a hash of its symmetry class; steer, too, shares no class with the
+gradient. What is held out stays the same while the training set grows, and a training set of 1000 (without
+steer) is the first half of one of 2000, until a small domain has no room left: then held-out sets shrink.
 """
 
 import hashlib
@@ -65,9 +66,10 @@ def make_splits(
 ) -> Splits:
     """Train, steer, validation and test problems of a task, the same for the same arguments.
 
-    train: number of training problems, `steer` of which are kept out of the gradient; None takes all there
-    are. held_out: at most so many problems in each other split. noise: share of wrong training answers.
-    Raises UserError where the domain is too small for what is asked, or a held-out split would be empty.
+    train: number of training problems, `steer` of which are kept out of the gradient; None takes all that are
+    not held out, or 2000 of a domain too large to list. held_out: at most so many problems in each other split.
+    noise: share of wrong training answers. Raises UserError where the domain is too small for what is asked, or
+    a held-out split would be empty.
     """
     require(train is None or train > 0, f"the training set must have at least one problem, not {train}")
     require(held_out > 0, f"held-out splits must have at least one problem, not {held_out}")
@@ -75,12 +77,12 @@ def make_splits(
     require(0 <= noise <= 1, f"noise must lie between 0 and 1, not {noise}")
     declared = getattr(task, "declared", None)
     if declared is not None:
-        parts, notes = _declared(task, declared, train, held_out, seed)
+        parts, notes = _declared(task, declared, train, steer, held_out, seed)
     elif "R" in task.splits:
-        parts, notes = _by_class(task, train, held_out, seed)
+        parts, notes = _by_class(task, train, steer, held_out, seed)
     else:
-        parts, notes = _by_size(task, train)
-    pool = parts.pop("train")
+        parts, notes = _by_size(task, train, steer, held_out, seed)
+    pool = np.concatenate([parts.pop("train"), parts.pop("steer")])
     rng = np.random.default_rng([_number(f"labels {task.name}"), seed])
     solved = {name: Problems(x, task.solve(x)) for name, x in {"pool": pool, **parts}.items()}
     if labels == "random":
@@ -99,12 +101,16 @@ def make_splits(
 
 def classes(task: Task, x: Ints) -> NDArray[np.uint64]:
     """A 64-bit number for each problem's symmetry class. (problem,)"""
-    key = np.ascontiguousarray(task.canonical(x).astype(np.int64)).view(np.uint64)
+    return _hashed(task.canonical(x))
+
+
+def _hashed(rows: Ints) -> NDArray[np.uint64]:
+    """A 64-bit number for each row, the same in a wider array: BLANK is passed over, wherever it stands."""
+    key = np.ascontiguousarray(rows.astype(np.int64)).view(np.uint64)
     out = np.full(len(key), 0x9E3779B97F4A7C15, np.uint64)
     blank = np.array(BLANK, np.int64).view(np.uint64)
-    for column in key.T:  # BLANK columns are passed over: the same problem in a wider array is the same
+    for column in key.T:
         out = np.where(column == blank, out, _mix(out ^ _mix(column + np.uint64(0x632BE59BD9B4E019))))
-    # A canonical row may have its blanks anywhere (sorted rows have them in front), so nothing else is needed.
     return out
 
 
@@ -119,107 +125,119 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _by_class(task: Task, train: int | None, held_out: int, seed: int) -> tuple[dict[str, Ints], list[str]]:
+def _by_class(task: Task, train: int | None, steer: int, held_out: int, seed: int) -> tuple[dict[str, Ints], list[str]]:
     """Random held-out classes at the training sizes, and whole sizes held out where the task names some."""
     rng = np.random.default_rng([_number(f"problems {describe(task)}"), seed])
     parts: dict[str, Ints] = {}
-    taken = np.zeros(0, np.uint64)
+    taken, salt = np.zeros(0, np.uint64), np.uint64(_number(f"sides {seed}"))
     for name, sizes in (("interpolation", task.gap_sizes), ("extrapolation", task.beyond_sizes)):
         if sizes:
-            parts[name] = _draw(task, sizes, held_out, rng)
+            parts[name] = _fresh(task, _draw(task, sizes, 2 * held_out, rng), taken, salt)[0][:held_out]
+            _not_empty(task, name, parts[name], "every one of its problems equals one in another test split")
             taken = np.union1d(taken, classes(task, parts[name]))
-    salt = np.uint64(_number(f"sides {seed}"))
-    total = task.count(task.train_sizes)
-    listed = total <= LISTED
-    if listed:
-        pool = task.every(task.train_sizes)
-        rng.shuffle(pool)
-    else:
-        pool = _distinct(task, task.sample(rng, _enough(train, held_out), task.train_sizes))
+    listed = task.count(task.train_sizes) <= LISTED
+    # How many are drawn at first is a matter of held_out alone: what is held out does not move when train grows.
+    pool, key = _fresh(task, _draw(task, task.train_sizes, max(20_000, 20 * held_out), rng), taken, salt)
+    low, high = _bounds(key, train if listed else None, bool(steer))
+    for name, side in (("validation", key < low), ("random", key >= high)):
+        parts[name] = pool[side][:held_out]
+        _not_empty(task, name, parts[name], f"{len(pool)} problems in all")
     while True:
-        pool = pool[~np.isin(classes(task, pool), taken)] if len(taken) else pool
-        key = classes(task, pool)
-        side = _sides(_mix(key ^ salt), train if listed else None, len(pool))
-        if listed or (side == 2).sum() >= (train or 2000):
+        middle = np.flatnonzero((key >= low) & (key < high))
+        free, steered = _cut(key[middle], train or (len(middle) if listed else 2000), steer)
+        if listed or len(free) + steer >= (train or 2000):
             break
         more = task.sample(rng, 2 * len(pool), task.train_sizes)
-        grown = _distinct(task, np.concatenate([pool, more]))
+        grown, its_key = _fresh(task, _distinct(np.concatenate([pool, more])), taken, salt)
         if len(grown) < 1.02 * len(pool):
             break
-        pool = grown
-    found = int((side == 2).sum())
-    if train is None:
-        train = found if listed else min(2000, found)
-    if train > found:
+        pool, key = grown, its_key
+    require(steer < len(middle), f"steer must be below the {len(middle)} problems to train on, not {steer}")
+    if len(free) + steer < (train or 0) or not len(free):
         raise UserError(
-            f"a train set of {train} is too large: {task.name} has {found} problems to train on here "
-            f"(of {len(pool)} different ones, with a tenth each held out for validation and test)"
+            f"a train set of {train or steer + 1} is too large: {task.name} has {len(free) + steer} problems to train "
+            f"on here (of {len(pool)} different ones; the rest is held out, or equals one that steers)"
         )
-    parts["train"] = pool[side == 2][:train]
-    for name, number in (("validation", 0), ("random", 1)):
-        parts[name] = pool[side == number][:held_out]
-        if not len(parts[name]):
-            raise UserError(f"the held-out split {name!r} of {task.name} would be empty: {len(pool)} problems in all")
-    return parts, []
-
-
-def _enough(train: int | None, held_out: int) -> int:
-    """Candidates to draw, so that each side has what it needs; the loop above draws more if not."""
-    return max(int(1.4 * (train or 2000)), int(1.3 * held_out / HELD_OUT_SHARE))
-
-
-def _sides(key: NDArray[np.uint64], train: int | None, rows: int) -> NDArray[np.int64]:
-    """0 validation, 1 test, 2 train for each row, the same for every row of a class. (problem,)"""
-    share = HELD_OUT_SHARE
-    if train is not None and rows:  # a listed domain: leave the room that the training set needs
-        share = min(share, max(0.0, (1 - train / rows) / 2))
-    groups, inverse = np.unique(key, return_inverse=True)
-    if train is not None or len(groups) < 2000:  # few classes: cut by rank, so that none goes empty by chance
-        count = max(1, round(share * len(groups))) if len(groups) > 2 else 0
-        rank = np.where(np.arange(len(groups)) < count, 0, np.where(np.arange(len(groups)) < 2 * count, 1, 2))
-        return np.asarray(rank[inverse])
-    u = key / 2.0**64
-    return np.where(u < share, 0, np.where(u < 2 * share, 1, 2))
+    return {**parts, "train": pool[middle[free]], "steer": pool[middle[steered]]}, []
 
 
 def _draw(task: Task, sizes: Sizes, count: int, rng: np.random.Generator) -> Ints:
-    """At most `count` different problems of these sizes, in random order."""
+    """Different problems of these sizes in random order: all, or a sample of `count` where there are many."""
     if task.count(sizes) <= LISTED:
         x = task.every(sizes)
         rng.shuffle(x)
-    else:
-        x = _distinct(task, task.sample(rng, 2 * count, sizes))
-    return x[:count]
+        return x
+    return _distinct(task.sample(rng, count, sizes))
 
 
-def _distinct(task: Task, x: Ints) -> Ints:
+def _fresh(task: Task, x: Ints, taken: NDArray[np.uint64], salt: np.uint64) -> tuple[Ints, NDArray[np.uint64]]:
+    """The problems whose class is not taken, and their salted class numbers."""
+    key = classes(task, x)
+    keep = ~np.isin(key, taken)
+    return x[keep], _mix(key[keep] ^ salt)
+
+
+def _not_empty(task: Task, name: str, x: Ints, reason: str) -> None:
+    require(len(x) > 0, f"the held-out split {name!r} of {task.name} would be empty: {reason}")
+
+
+def _bounds(key: NDArray[np.uint64], train: int | None, steer: bool) -> tuple[np.uint64, np.uint64]:
+    """Classes below the first number are validation, those from the second on are test, the others train.
+
+    A tenth of the classes each. Where `train` problems need more room, the two sides give up the classes next
+    to the middle in turn, down to one each: what stays held out was held out before.
+    """
+    groups, sizes = np.unique(key, return_counts=True)
+    if len(groups) < 3:
+        return np.uint64(0), np.uint64(2**64 - 1)
+    low = max(1, round(HELD_OUT_SHARE * len(groups)))
+    high = len(groups) - low
+    if train is not None:
+        need = train + (int(sizes.max()) - 1 if steer else 0)  # steer may leave a class unfinished
+        given_up = np.column_stack([np.arange(low - 1, 0, -1), np.arange(high, len(groups) - 1)]).ravel()
+        room = sizes[low:high].sum() + np.concatenate([[0], sizes[given_up].cumsum()])
+        count = min(int(np.searchsorted(room, need)), len(given_up))
+        low, high = low - (count + 1) // 2, high + count // 2
+    return groups[low], groups[high]
+
+
+def _cut(key: NDArray[np.uint64], train: int, steer: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows for the gradient (at most train − steer) and for steer that share no class.
+
+    Steer takes whole classes out of the first `train` rows, in the order of a hash. The rest of its last class
+    goes to neither; later rows make up for it.
+    """
+    steered = np.sort(np.argsort(_mix(key[:train]), kind="stable")[:steer])
+    return np.flatnonzero(~np.isin(key, key[steered]))[: train - steer], steered
+
+
+def _distinct(x: Ints) -> Ints:
     """Each problem once, in the order of first appearance."""
-    _, first = np.unique(x, axis=0, return_index=True) if len(x) < 2 else _unique_rows(x)
-    return x[np.sort(first)]
+    return x[np.sort(np.unique(_hashed(x), return_index=True)[1])]
 
 
-def _unique_rows(x: Ints) -> tuple[None, NDArray[np.int64]]:
-    """Like np.unique(axis=0), by a 128-bit hash of the rows: much faster for wide integer rows."""
-    column = np.ascontiguousarray(x.astype(np.int64)).view(np.uint64)
-    a, b = np.zeros(len(x), np.uint64), np.full(len(x), 7, np.uint64)
-    for c in column.T:
-        a, b = _mix(a ^ _mix(c + np.uint64(1))), _mix((b + np.uint64(0x9E3779B97F4A7C15)) ^ c)
-    both = np.empty(len(x), dtype=[("a", np.uint64), ("b", np.uint64)])
-    both["a"], both["b"] = a, b
-    return None, np.unique(both, return_index=True)[1]
-
-
-def _by_size(task: Task, train: int | None) -> tuple[dict[str, Ints], list[str]]:
+def _by_size(task: Task, train: int | None, steer: int, held_out: int, seed: int) -> tuple[dict[str, Ints], list[str]]:
     """Whole sizes held out, where the size is the only input (factorial)."""
-    parts = {"train": task.every(task.train_sizes)}
+    rng = np.random.default_rng([_number(f"problems {task.name}"), seed])
+    parts: dict[str, Ints] = {}
     for name, sizes in (("interpolation", task.gap_sizes), ("extrapolation", task.beyond_sizes)):
         if sizes:
-            parts[name] = task.every(sizes)
-    if len(parts) == 1:
+            x = task.every(sizes)
+            parts[name] = x[np.sort(rng.permutation(len(x))[:held_out])]
+    if not parts:
         raise UserError(f"the held-out split of {task.name} is empty: name sizes in gap or beyond")
-    if train is not None and train > len(parts["train"]):
-        raise UserError(f"a train set of {train} is larger than the domain: {len(parts['train'])} problems")
-    parts["train"] = parts["train"][:train]
+    pool = task.every(task.train_sizes)
+    train = len(pool) if train is None else train
+    if train > len(pool):
+        raise UserError(f"a train set of {train} is larger than the domain: {len(pool)} problems")
+    require(steer < train, f"steer must be below the {train} problems to train on, not {steer}")
+    # The smallest and the largest come first, then the others at random: what is trained on surrounds the gap.
+    order = np.concatenate([[0, len(pool) - 1][: len(pool)], 1 + rng.permutation(max(len(pool) - 2, 0))])[:train]
+    require(
+        train - steer > 1 or not task.gap_sizes,
+        f"a gap has to lie between two training problems of {task.name}: train − steer must be at least 2",
+    )
+    parts["train"], parts["steer"] = pool[np.sort(order[: train - steer])], pool[np.sort(order[train - steer :])]
     name = "interpolation" if "interpolation" in parts else "extrapolation"
     parts["validation"] = parts[name]
     return parts, [
@@ -229,29 +247,35 @@ def _by_size(task: Task, train: int | None) -> tuple[dict[str, Ints], list[str]]
 
 
 def _declared(
-    task: Task, declared: NDArray[np.int64], train: int | None, held_out: int, seed: int
+    task: Task, declared: NDArray[np.int64], train: int | None, steer: int, held_out: int, seed: int
 ) -> tuple[dict[str, Ints], list[str]]:
     """The splits that a file of pairs names itself: 0 validation, 2 train, 3 + i the test split i."""
-    rows = np.arange(len(declared))[:, None]
+    rows = np.random.default_rng([_number("problems of a file"), seed]).permutation(len(declared))
     notes: list[str] = []
-    pool = rows[declared == 2]
+    pool, *held = (rows[declared[rows] == number][:, None] for number in (2, 0, 3, 4, 5))
+    parts = {name: x[:held_out] for name, x in zip(("validation", *TESTS), held, strict=True) if len(x)}
+    if not len(pool) or not set(parts) & set(TESTS):
+        raise UserError("the file's split column must name both train and at least one test split")
     if train is not None and train > len(pool):
         raise UserError(f"a train set of {train} is larger than what the file calls train: {len(pool)} problems")
-    parts = {"train": pool[:train]}
-    for i, name in enumerate(TESTS):
-        if (declared == 3 + i).any():
-            parts[name] = rows[declared == 3 + i]
-    parts["validation"] = rows[declared == 0][:held_out]
-    tests = [name for name in TESTS if name in parts]
-    if not len(pool) or not tests:
-        raise UserError("the file's split column must name both train and at least one test split")
-    if not len(parts["validation"]):
-        share = max(1, min(held_out, len(parts["train"]) // 10))
-        if len(parts["train"]) < 20:
+    if "validation" not in parts:
+        if len(pool) < 20:
             raise UserError("the file names no validation split and has too few training problems to take one from")
-        parts["validation"], parts["train"] = parts["train"][:share], parts["train"][share:]
-        notes.append(f"no validation split is named: {share} training problems are held out for the meter")
-    return parts, notes
+        key = classes(task, pool)
+        free, _ = _cut(key, len(pool), min(held_out, len(pool) // 10))
+        rest = ~np.isin(np.arange(len(pool)), free)  # whole classes
+        parts["validation"], pool = pool[rest][:held_out], pool[free]
+        notes.append(
+            f"no validation split is named: {len(parts['validation'])} training problems are held out for the meter"
+        )
+    free, steered = _cut(classes(task, pool), train or len(pool), steer)
+    require(steer < len(pool), f"steer must be below the {len(pool)} problems to train on, not {steer}")
+    if len(free) + steer < (train or 0) or not len(free):
+        raise UserError(
+            f"a train set of {train or steer + 1} is too large: {len(free) + steer} problems of the file are left to "
+            "train on (the others are held out, or equal one that steers)"
+        )
+    return {**parts, "train": pool[free], "steer": pool[steered]}, notes
 
 
 def _take(solution: Solution, rows: NDArray[np.int64]) -> Solution:
@@ -271,12 +295,19 @@ def _noisy(problems: Problems, noise: float, rng: np.random.Generator) -> Proble
     """The stated share of problems, exactly, gets the (different) answer of another problem."""
     n = len(problems)
     chosen = rng.permutation(n)[: round(noise * n)]
-    _, number = np.unique(problems.solution.answers.astype(str), axis=0, return_inverse=True)
-    number = number.reshape(-1)
-    if len(chosen) and number.max() == 0:
+    number = numbered(problems.solution.answers)
+    size = np.bincount(number)
+    if len(chosen) and len(size) < 2:
         raise UserError("noisy labels need a task with at least two different answers")
+    # Sorted by answer, those with the own answer are one block: draw a place outside it.
+    first, own = (size.cumsum() - size)[number[chosen]], size[number[chosen]]
+    place = rng.integers(n - own)
     donor = np.arange(n)
-    for row in chosen:
-        while number[donor[row]] == number[row]:
-            donor[row] = rng.integers(n)
+    donor[chosen] = np.argsort(number, kind="stable")[np.where(place < first, place, place + own)]
     return Problems(problems.x, _take(problems.solution, donor))
+
+
+def numbered(rows: Ints) -> NDArray[np.int64]:
+    """The same number for the same row, 0, 1, 2, … by first appearance. (row,)"""
+    seen: dict[tuple[object, ...], int] = {}
+    return np.array([seen.setdefault(row, len(seen)) for row in map(tuple, rows.tolist())], dtype=np.int64)

@@ -1,0 +1,185 @@
+"""The Python door: the same work as the command line, as functions.
+
+Nothing heavy is imported before it is needed, so that ``import crevasse`` costs nothing.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crevasse.errors import UserError
+from crevasse.spec import require
+
+if TYPE_CHECKING:
+    from crevasse.sweep import Event
+    from crevasse.trial import TrialConfig
+
+#: Where trials go when nobody says where.
+DEFAULT_OUT = Path("crevasse-out")
+
+
+def make_config(
+    task: str, format: str = "direct", model: str = "transformer", rule: str = "adamw", **fields: Any
+) -> "TrialConfig":
+    """A trial's config from the short texts of the command line, such as ``"iterated-product:p=13,T=1-6"``.
+
+    fields: any of `crevasse.trial.TrialConfig` (train, steps, batch, seed, labels, …). Raises UserError.
+    """
+    import dataclasses
+
+    from crevasse.errors import unknown
+    from crevasse.formats import FORMATS
+    from crevasse.models import MODELS
+    from crevasse.rules import RULES
+    from crevasse.tasks import parse_task
+    from crevasse.trial import TrialConfig
+
+    allowed = [f.name for f in dataclasses.fields(TrialConfig)][4:]
+    for name in fields:
+        if name not in allowed:
+            raise unknown("field of a trial", name, allowed)
+    return TrialConfig(parse_task(task), FORMATS.parse(format), MODELS.parse(model), RULES.parse(rule), **fields)
+
+
+def run(
+    task: str,
+    format: str = "direct",
+    model: str = "transformer",
+    rule: str = "adamw",
+    *,
+    seeds: int = 1,
+    out: str | Path = DEFAULT_OUT,
+    on_event: "Callable[[Event], None] | None" = None,
+    workers: int | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Train, and tell whether the rule was found. -> what ``crevasse run --json`` prints.
+
+    seeds: trials that differ in their seed only, side by side on all cores; scores are then means with
+    intervals. A trial that was run before is read, not run again. Raises UserError.
+
+    >>> result = crevasse.run("iterated-product", "trace", steps=300)  # doctest: +SKIP
+    >>> result["splits"]["random"]  # doctest: +SKIP
+    1.0
+    """
+    from dataclasses import replace
+
+    from crevasse.sweep import run_all
+
+    require(1 <= seeds <= 10_000, f"seeds must lie between 1 and 10000, not {seeds}")
+    config = make_config(task, format, model, rule, **fields)
+    configs = [replace(config, seed=config.seed + i) for i in range(seeds)]
+    # One trial needs no second process; a Ctrl-C then reaches it directly.
+    records = run_all(configs, Path(out), on_event=on_event, workers=1 if seeds == 1 else workers)
+    return summarise(records)
+
+
+def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """One object for one trial, or for several that differ in their seed (scores with intervals)."""
+    from crevasse.stats import score
+
+    results = [r["result"] for r in records]
+    first = results[0]
+    shared = {
+        "chance": first["chance"],
+        "ceiling": first["ceiling"],
+        "notes": sorted({n for r in results for n in r["notes"]}),
+    }
+    if len(records) == 1:
+        keys = ("train", "splits", "rule_score", "lockstep", "s_max", "learned", "memorising", "steps", "passes",
+                "samples", "seconds")  # fmt: skip
+        return {
+            "trial": records[0]["id"],
+            "status": records[0]["status"],
+            **{k: first[k] for k in keys},
+            **shared,
+        }
+
+    statuses = {r["status"] for r in records}
+    return {
+        "trial": [r["id"] for r in records],
+        "status": "done" if statuses == {"done"} else "diverged",
+        "train": score([r["train"] for r in results]),
+        "splits": {k: score([r["splits"].get(k) for r in results]) for k in first["splits"]},
+        "rule_score": {k: score([r["rule_score"].get(k) for r in results]) for k in first["rule_score"]},
+        **{k: score([r[k] for r in results]) for k in ("lockstep", "s_max", "memorising")},
+        "learned": all(r["learned"] for r in results),
+        **{k: sum(r[k] for r in results) for k in ("steps", "passes", "samples", "seconds")},
+        **shared,
+    }
+
+
+def study(
+    name: str,
+    budget: str = "minutes",
+    *,
+    out: str | Path | None = None,
+    on_event: Callable[..., None] | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Answer a question: run its trials, write evidence.parquet, verdict.json and index.html. -> the verdict.
+
+    Raises UserError.
+    """
+    from crevasse.report import build_report
+    from crevasse.studies import BUDGETS, STUDIES, run_study
+
+    chosen = STUDIES.parse(name)
+    if budget not in BUDGETS:
+        from crevasse.errors import unknown
+
+        raise unknown("budget", budget, BUDGETS)
+    folder = Path(out) if out is not None else DEFAULT_OUT / f"{chosen.name}-{budget}"
+    verdict = run_study(chosen, budget, folder, on_event=on_event, workers=workers)
+    build_report(folder)
+    return verdict
+
+
+def solve(task: str, inputs: list[str]) -> dict[str, Any]:
+    """The exact answer and the trace of one problem. -> what ``crevasse solve --json`` prints.
+
+    inputs: ``name=value`` words; those that name an option of the task (p=13) set it. Raises UserError.
+    """
+    import dataclasses
+
+    from crevasse.tasks import BLANK, TASKS, parse_problem, parse_task
+
+    name, _, options = task.partition(":")
+    if name == "pairs":
+        pairs: Any = parse_task(task)
+        require(len(inputs) == 1, "pairs takes one input: the text of a problem")
+        x, found = pairs.find(inputs[0]), pairs
+        shown: Any = {"problem": inputs[0]}
+    else:
+        chosen = TASKS.parse(task)
+        taken = {v.name for v in chosen.inputs}
+        fields = {f.name for f in dataclasses.fields(chosen)} - taken  # type: ignore[arg-type]
+        settings = [w for w in inputs if w.partition("=")[0] in fields and "=" in w]
+        if settings:
+            # A modulus in the words changes which inputs there are, and the sizes of training do not matter.
+            task = f"{name}:{','.join(filter(None, [options, *settings]))}"
+            chosen = TASKS.parse(task)
+        x = parse_problem(chosen, [w for w in inputs if w not in settings])
+        found = chosen
+        shown = {}
+        for at, v in enumerate(chosen.inputs):
+            shown[v.name] = [int(i) for i in x[0, at:]] if v.sequence else int(x[0, at])
+    solution = found.solve(x)
+
+    def plain(row: Any) -> Any:
+        values = [v if isinstance(v, str) else _written(found, int(v)) for v in row if isinstance(v, str) or v != BLANK]
+        return values[0] if len(values) == 1 else values
+
+    trace = None
+    if solution.states is not None:
+        trace = [plain(s) for s in solution.states[0] if isinstance(s[0], str) or s[0] != BLANK]
+    return {"task": found.name, "input": shown, "answer": plain(solution.answers[0]), "trace": trace}
+
+
+def _written(task: Any, value: int) -> Any:
+    """A number as itself, or as the text that a task with significant figures writes."""
+    text = task.spell(value)
+    return value if text == str(value) else text
+
+
+__all__ = ["DEFAULT_OUT", "UserError", "make_config", "run", "solve", "study", "summarise"]

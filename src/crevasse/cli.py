@@ -1,0 +1,350 @@
+"""The command line. Scripts rely on it: see docs/cli.md."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crevasse.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from crevasse.spec import Table
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+BUDGETS = ("smoke", "minutes", "full")
+
+
+class _Commands(click.Group):
+    """A group that knows the nearest name to one that does not exist, and keeps the order of the file."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        if found is None and not cmd_name.startswith("-"):
+            raise unknown("command", cmd_name, self.commands)
+        return found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+_quiet: Decorator = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+
+def _out(default: str) -> Decorator:
+    return click.option("--out", type=click.Path(path_type=Path), default=None, help=f"Folder [{default}].")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="crevasse", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Did training find the rule, or memorise the answers — and which update rule finds the rule?
+
+    Start with `crevasse study factorial`. Names take options: transformer:width=128,layers=4.
+    """
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--budget", default="minutes", metavar="|".join(BUDGETS), show_default=True)
+@_out("crevasse-out/NAME-BUDGET")
+@_json
+@_quiet
+def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) -> None:
+    """Answer a question: evidence.parquet, verdict.json and index.html."""
+    from crevasse import api
+    from crevasse.studies import STUDIES
+
+    STUDIES.cls(name)  # an unknown name is told before anything is made
+    if budget not in BUDGETS:
+        raise unknown("budget", budget, BUDGETS)
+    folder = out or api.DEFAULT_OUT / f"{name}-{budget}"
+    with _live(quiet) as live:
+        verdict = api.study(name, budget, out=folder, on_event=live.study_event)
+    if as_json:
+        _print_json(verdict)
+        return
+    from crevasse.terminal import print_verdict
+
+    print_verdict(verdict, folder)
+
+
+@cli.command()
+@click.argument("task")
+@click.argument("options", nargs=-1, metavar="[OPTION=VALUE]…")
+@click.option("--format", "form", default="direct", show_default=True)
+@click.option("--model", default="transformer", show_default=True)
+@click.option("--rule", default="adamw", show_default=True)
+@click.option("--steps", type=int, default=1000, show_default=True)
+@click.option("--batch", type=int, default=128, show_default=True, help="Examples a step.")
+@click.option("--train", type=int, default=None, help="Training problems [all, at most 2000 of a large domain].")
+@click.option("--held-out", type=int, default=1000, show_default=True, help="Most problems in each held-out split.")
+@click.option("--labels", default="true", show_default=True, help="true, random, or noisy=SHARE.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seeds", type=int, default=1, show_default=True, help="Trials with as many seeds, from --seed on.")
+@click.option("--probe-every", type=int, default=20, show_default=True, help="Steps between readings of the losses.")
+@_out("crevasse-out")
+@_json
+@_quiet
+def run(
+    task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, train: int | None,
+    held_out: int, labels: str, seed: int, seeds: int, probe_every: int, out: Path | None, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Train one learner on a task (iterated-product T=1-6, or pairs:my.csv) and judge it."""
+    from crevasse import api
+
+    labels, equals, noise = labels.partition("=")
+    share = 0.0
+    if equals:
+        try:
+            share = float(noise)
+        except ValueError:
+            raise UserError(f"noise is a share, 0 to 1, not {noise!r} (write --labels noisy=0.25)") from None
+    folder = out or api.DEFAULT_OUT
+    with _live(quiet) as live:
+        result = api.run(
+            _with_options(task, options), form, model, rule, seeds=seeds, out=folder, on_event=live.trial_event,
+            steps=steps, batch=batch, train=train, held_out=held_out, labels=labels, noise=share, seed=seed,
+            probe_every=probe_every,
+        )  # fmt: skip
+    if as_json:
+        _print_json(result)
+        return
+    from crevasse.terminal import print_result
+
+    print_result(result, folder)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@_out("crevasse-out")
+@_json
+def ls(folder: Path | None, out: Path | None, as_json: bool) -> None:
+    """List the trials in a folder."""
+    from crevasse import api, store
+
+    root = folder or out or api.DEFAULT_OUT
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder (trials go to {api.DEFAULT_OUT} unless --out says otherwise)")
+    records, damaged = [], []
+    for path in store.trial_folders(root):
+        try:
+            records.append(store.load_trial(path, verify=False) | {"folder": str(path)})
+        except UserError as e:
+            damaged.append(str(e))
+    if as_json:
+        keep = ("id", "status", "describe", "folder")
+        _print_json({"trials": [{k: r[k] for k in keep} | _scores(r) for r in records], "damaged": damaged})
+        return
+    from crevasse.terminal import print_trials
+
+    print_trials(records, damaged)
+
+
+@cli.command()
+@click.argument("trial")
+@_out("crevasse-out")
+@_json
+def show(trial: str, out: Path | None, as_json: bool) -> None:
+    """Show one trial, named by the beginning of its id or by its folder."""
+    from crevasse import api, store
+
+    record = store.load_trial(store.find_trial(trial, out or api.DEFAULT_OUT))
+    if as_json:
+        _print_json(record)
+        return
+    from crevasse.terminal import print_trial
+
+    print_trial(record)
+
+
+@cli.command()
+@click.argument("trials", nargs=-1, required=True)
+@_out("crevasse-out")
+@_json
+def compare(trials: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Set trials side by side: what differs between their configs, and what came of it."""
+    from crevasse import api, store
+
+    root = out or api.DEFAULT_OUT
+    records = [store.load_trial(store.find_trial(t, root)) for t in trials]
+    if len(records) < 2:
+        raise UserError("compare needs at least two trials")
+    differing = _differences(records)
+    if as_json:
+        _print_json({"trials": [{"id": r["id"], "status": r["status"]} | _scores(r) for r in records],
+                     "differences": differing})  # fmt: skip
+        return
+    from crevasse.terminal import print_comparison
+
+    print_comparison(records, differing)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@_json
+def report(folder: Path, as_json: bool) -> None:
+    """Build index.html anew from the evidence in a study's folder."""
+    from crevasse.report import build_report
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    path = build_report(folder)
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        click.echo(str(path))
+
+
+@cli.command()
+@click.argument("task")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT…")
+@click.option("--format", "form", default="direct", metavar="direct|trace", show_default=True)
+@_json
+def solve(task: str, inputs: tuple[str, ...], form: str, as_json: bool) -> None:
+    """The exact answer (crevasse solve factorial 23), and with --format trace the steps."""
+    from crevasse import api
+
+    if form not in ("direct", "trace"):
+        raise unknown("format of solve", form, ("direct", "trace"))
+    solved = api.solve(task, list(inputs))
+    if form == "trace" and solved["trace"] is None:
+        raise UserError(f"{solved['task']} has no trace")
+    if as_json:
+        _print_json(solved)
+        return
+    for state in solved["trace"] if form == "trace" else ():
+        click.echo(_joined(state))
+    click.echo(_joined(solved["answer"]))
+
+
+def _list_command(name: str, where: str, kind: str) -> None:
+    """`crevasse tasks` and its like: what there is, a line each; with a name, its options."""
+
+    @cli.command(name, help=f"List the {name}; with a NAME, its options.")
+    @click.argument("name", required=False)
+    @_json
+    def listing(name: str | None, as_json: bool) -> None:
+        import importlib
+
+        module, _, attribute = where.partition(":")
+        table: Table[Any] = getattr(importlib.import_module(module), attribute)
+        if name is not None:
+            from crevasse.terminal import option_lines
+
+            lines = option_lines(table, name)
+            if as_json:
+                _print_json(
+                    {
+                        kind: name,
+                        "options": [dict(zip(("name", "default", "what"), x, strict=True)) for x in lines],
+                    }
+                )
+                return
+            click.echo(f"{name}: {table[name].summary}")
+            for option, default, what in lines:
+                click.echo(f"  {option}={default}  {what}".rstrip())
+            return
+        if as_json:
+            _print_json(
+                {where.partition(":")[2].lower(): [{"name": n, "summary": e.summary} for n, e in table.items()]}
+            )
+            return
+        width = max(map(len, table))
+        for n, entry in table.items():
+            click.echo(f"{n:<{width}}  {entry.summary}")
+
+
+for _name, _where, _kind in (
+    ("tasks", "crevasse.tasks:TASKS", "task"),
+    ("formats", "crevasse.formats:FORMATS", "format"),
+    ("models", "crevasse.models:MODELS", "model"),
+    ("rules", "crevasse.rules:RULES", "rule"),
+    ("studies", "crevasse.studies:STUDIES", "study"),
+):
+    _list_command(_name, _where, _kind)
+
+
+def _with_options(task: str, options: tuple[str, ...]) -> str:
+    """``("iterated-product", ("T=1-6",))`` -> ``iterated-product:T=1-6``."""
+    for option in options:
+        if "=" not in option:
+            raise UserError(f"{option!r} is not of the form option=value (options of a task: crevasse tasks NAME)")
+    if not options:
+        return task
+    return f"{task}{',' if ':' in task else ':'}{','.join(options)}"
+
+
+def _joined(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _scores(record: dict[str, Any]) -> dict[str, Any]:
+    result = record.get("result") or {}
+    return {k: result.get(k) for k in ("train", "splits", "lockstep", "s_max", "steps", "seconds")}
+
+
+def _differences(records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Fields in which the configs differ, with each trial's value; nested fields by their dotted names."""
+    flat = [dict(_flat(r["config"])) for r in records]
+    names = dict.fromkeys(n for f in flat for n in f)
+    return {n: [f.get(n) for f in flat] for n in names if len({json.dumps(f.get(n)) for f in flat}) > 1}
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@contextlib.contextmanager
+def _live(quiet: bool) -> "Iterator[Any]":
+    from crevasse.terminal import Live
+
+    with Live(quiet) as live:
+        yield live
+
+
+def _print_json(data: Any) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = cli.main(prog_name="crevasse", standalone_mode=False)
+    except UserError as e:
+        click.echo(f"crevasse: {e}", err=True)
+        code = BAD_INPUT
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.ctx.get_help() if e.ctx else "", err=True)
+        code = BAD_INPUT
+    except click.ClickException as e:
+        click.echo(f"crevasse: {' '.join(e.format_message().split())}", err=True)
+        code = BAD_INPUT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("crevasse: interrupted; the same command goes on from here", err=True)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone: `crevasse ls | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = DONE
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

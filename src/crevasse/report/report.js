@@ -1,0 +1,91 @@
+"use strict";
+// Draws pictures when they come into view (all of them before printing), sorts the table, hides trials by finding.
+(() => {
+  const pictures = JSON.parse(document.getElementById("pictures").textContent);
+  const holders = [...document.querySelectorAll("[data-picture]")];
+  const drawn = new Set();
+
+  function draw(holder) {
+    if (drawn.has(holder)) return;
+    drawn.add(holder);
+    const { data, layout } = pictures[holder.dataset.picture];
+    Plotly.newPlot(holder, data, layout, { displayModeBar: false, responsive: true, scrollZoom: false });
+    scalable(holder);
+    holder.on("plotly_afterplot", () => scalable(holder));
+  }
+
+  // With a view box the style sheet for print can fit a picture to the paper without laying it out again.
+  function scalable(holder) {
+    for (const svg of holder.querySelectorAll("svg.main-svg")) {
+      const width = parseFloat(svg.getAttribute("width"));
+      const height = parseFloat(svg.getAttribute("height"));
+      if (width && height) svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    }
+    const box = holder.querySelector(".svg-container");
+    if (box) box.style.aspectRatio = `${box.offsetWidth} / ${box.offsetHeight}`;
+  }
+
+  const drawAll = () => holders.forEach(draw);
+  if ("IntersectionObserver" in window) {
+    const observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        observer.unobserve(entry.target);
+        draw(entry.target);
+      }
+    }, { rootMargin: "400px" });
+    holders.forEach((h) => observer.observe(h));
+  } else {
+    drawAll();
+  }
+  // On paper nobody can open the explanations, so they are printed; the samples only where the reader opened them.
+  const words = document.querySelector(".words-list");
+  let wordsWereOpen = words.open;
+  addEventListener("beforeprint", () => {
+    drawAll();
+    wordsWereOpen = words.open;
+    words.open = true;
+  });
+  addEventListener("afterprint", () => { words.open = wordsWereOpen; });
+  matchMedia("print").addEventListener("change", (e) => e.matches && drawAll());
+
+  // --- which findings the diagonal shows ---
+  const diagonal = document.querySelector('[data-picture="lockstep"]');
+  const keys = [...document.querySelectorAll("#findings button")];
+  for (const key of keys) {
+    key.addEventListener("click", () => {
+      key.setAttribute("aria-pressed", String(key.getAttribute("aria-pressed") !== "true"));
+      const shown = new Set(keys.filter((k) => k.getAttribute("aria-pressed") === "true").map((k) => k.dataset.colour));
+      draw(diagonal);
+      const visible = pictures.lockstep.data.map((trace) => shown.has(trace.meta[3]));
+      if (visible.length) Plotly.restyle(diagonal, { visible });
+    });
+  }
+
+  // --- sorting: a heading sorts one way, then the other, then gives back the order of the study ---
+  const table = document.getElementById("arms");
+  const body = table.tBodies[0];
+  const original = [...body.rows];
+  const headings = [...table.tHead.rows[0].cells];
+
+  function sortBy(heading) {
+    const column = heading.cellIndex;
+    const text = column === 0;
+    const finding = column === 1;
+    // Words begin at A and findings with the rule; numbers begin with the largest.
+    const ways = text || finding ? ["ascending", "descending"] : ["descending", "ascending"];
+    const way = [...ways, "none"][ways.indexOf(heading.getAttribute("aria-sort")) + 1];
+    headings.forEach((h) => h.setAttribute("aria-sort", h === heading ? way : "none"));
+    table.classList.toggle("sorted", way !== "none");
+    if (way === "none") return body.append(...original);
+    const sign = way === "ascending" ? 1 : -1;
+    const key = (row) => row.cells[column].dataset.value;
+    const compare = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");  // what is missing comes last, both ways
+      return sign * (text ? x.localeCompare(y) : Number(x) - Number(y));
+    };
+    body.replaceChildren(...original.filter((r) => r.classList.contains("arm")).sort(compare));
+  }
+  headings.forEach((h) => h.querySelector("button").addEventListener("click", () => sortBy(h)));
+})();

@@ -1,0 +1,271 @@
+"""What people see in a terminal: live progress on stderr, results as tables on stdout."""
+
+import dataclasses
+import inspect
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live as RichLive
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from crevasse.spec import Named, format_sizes
+
+if TYPE_CHECKING:
+    from crevasse.spec import Table
+    from crevasse.studies.base import Arm
+    from crevasse.sweep import Event
+    from crevasse.trial import Progress, TrialConfig
+
+FINDINGS = {
+    "rule": ("found the rule", "blue"),
+    "part": ("in part", "yellow"),
+    "memory": ("memorised", "red"),
+    "nothing": ("did not learn", "bright_black"),
+    "diverged": ("diverged", "magenta"),
+}
+
+
+class Live:
+    """Progress on stderr: a small table that redraws itself, or a line a trial where stderr is no terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._live: RichLive | None = None
+        self._running: dict[Any, tuple[str, Progress]] = {}
+        self._ended: list[str] = []
+        self._total = 0
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "Live":
+        if not self._quiet and self._console.is_terminal:
+            self._live = RichLive(console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def study_event(self, arm: "Arm", config: "TrialConfig", event: "Event") -> None:
+        """One event of a study's trial."""
+        self._take(event, f"{arm.name} · seed {config.seed}")
+
+    def trial_event(self, event: "Event") -> None:
+        """One event of a single trial, or of one of several seeds."""
+        self._take(event, f"trial {event.number + 1}")
+
+    def _take(self, event: "Event", label: str) -> None:
+        if event.progress is not None:
+            self._running[event.number] = (label, event.progress)
+        else:
+            self._running.pop(event.number, None)
+            self._note(f"{label}: {event.error or _result_line(event.record or {})}")
+        if self._live is not None:
+            self._live.update(self._picture())
+
+    def _note(self, text: str) -> None:
+        if self._live is not None:
+            self._live.console.print(escape(text), highlight=False)
+        elif not self._quiet:
+            self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def _picture(self) -> Group:
+        table = RichTable.grid(padding=(0, 2))
+        for label, p in self._running.values():
+            left = p.seconds / max(p.step, 1) * (p.steps - p.step)
+            exact = "" if p.held_out_exact is None else f"held-out exact {_two(p.held_out_exact)}"
+            table.add_row(
+                escape(label), _bar(p.step / p.steps), f"{p.step}/{p.steps}", f"train loss {p.train_loss:.3f}",
+                f"held-out loss {p.held_out_loss:.3f}", exact, f"{left:.0f} s left",
+            )  # fmt: skip
+        elapsed = time.monotonic() - self._began
+        return Group(table, Text(f"{elapsed:.0f} s", style="dim"))
+
+
+def _bar(share: float, width: int = 16) -> str:
+    full = round(share * width)
+    return "━" * full + "╌" * (width - full)
+
+
+def _two(value: float | None) -> str:
+    """.08, 1.00, –"""
+    if value is None:
+        return "–"
+    return f"{value:.2f}".removeprefix("0") if 0 <= value < 1 else f"{value:.2f}"
+
+
+def _result_line(record: dict[str, Any]) -> str:
+    result = record["result"]
+    splits = ", ".join(f"{k} {_two(v)}" for k, v in result["splits"].items())
+    status = "" if record["status"] == "done" else f"{record['status']}; "
+    return f"{status}train {_two(result['train'])}; {splits or 'not judged'} ({result['seconds']:.0f} s)"
+
+
+def _score(s: Any) -> str:
+    """A number, or a mean with its interval."""
+    if not isinstance(s, dict):
+        return _two(s)
+    return f"{_two(s['mean'])} [{_two(s['low'])}–{_two(s['high'])}]"
+
+
+def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
+    """A study's answer, its table, and where the report lies."""
+    console = Console()
+    console.print(f"\n[bold]{escape(verdict['answer'])}[/bold]\n", highlight=False)
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in (
+        "arm",
+        "finding",
+        "train",
+        "random",
+        "interpolation",
+        "extrapolation",
+        "chance",
+        "lockstep",
+        "s_max",
+    ):
+        table.add_column(head, no_wrap=head == "arm")
+    group = None
+    for a in verdict["arms"]:
+        if a["group"] != group:
+            group = a["group"]
+            table.add_row(f"[dim italic]{escape(group)}[/]")
+        word, colour = FINDINGS[a["finding"]]
+        table.add_row(
+            escape(a["arm"]), f"[{colour}]{word}[/]", _score(a["train"]),
+            *(_score(a["splits"].get(t)) for t in ("random", "interpolation", "extrapolation")),
+            _two(a["chance"]), _score(a["lockstep"]) if a["learned"] else "did not learn", _score(a["s_max"]),
+        )  # fmt: skip
+    wide = console if console.width >= 130 else Console(width=150)
+    wide.print(table, highlight=False)
+    for note in sorted({f"{a['arm']}: {n}" for a in verdict["arms"] for n in a["notes"]}):
+        console.print(escape(note), style="dim", highlight=False)
+    if verdict["budget"] == "smoke":
+        console.print("This was the smoke budget: fewer arms, one seed; `--budget minutes` is the real thing.")
+    console.print(f"\n{verdict['seconds']} s · report: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def print_result(result: dict[str, Any], folder: Path) -> None:
+    """What `crevasse run` found."""
+    console = Console()
+    ids = result["trial"] if isinstance(result["trial"], list) else [result["trial"]]
+    lines = [("status", result["status"]), ("train", _score(result["train"]))]
+    lines += [(k, f"{_score(v)}   ceiling {_two(result['ceiling'].get(k))}") for k, v in result["splits"].items()]
+    lines += [(f"rule score, {k}", _score(v)) for k, v in result["rule_score"].items() if v is not None]
+    lockstep = _score(result["lockstep"]) if result["learned"] else "did not learn"
+    lines += [
+        ("chance", _two(result["chance"])),
+        ("lockstep", f"{lockstep}   s_max {_score(result['s_max'])}"),
+        ("memorising", f"{_score(result['memorising'])} of the fall of training loss came while held-out loss rose"),
+        ("cost", f"{result['steps']} steps, {result['passes']:.0f} passes, {result['samples']} samples, "
+                 f"{result['seconds']:.1f} s"),
+    ]  # fmt: skip
+    for name, value in lines:
+        console.print(f"[dim]{name:>26}[/]  {escape(value)}", highlight=False)
+    for note in result["notes"]:
+        console.print(f"{'note':>26}  {escape(note)}", style="dim", highlight=False)
+    console.print(f"{'trial':>26}  {folder / 'trials' / ids[0]}", style="dim", highlight=False, soft_wrap=True)
+
+
+def print_trials(records: list[dict[str, Any]], damaged: list[str]) -> None:
+    """A line a trial."""
+    console = Console()
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("id", "status", "train", "random", "interp.", "extrap.", "what"):
+        table.add_column(head, no_wrap=head != "what", overflow="fold")
+    for r in records:
+        result = r.get("result") or {}
+        splits = result.get("splits", {})
+        table.add_row(
+            r["id"], r["status"], _two(result.get("train")),
+            *(_two(splits.get(t)) for t in ("random", "interpolation", "extrapolation")), escape(r["describe"]),
+        )  # fmt: skip
+    console.print(table, highlight=False)
+    for line in damaged:
+        console.print(escape(line), style="red", highlight=False, soft_wrap=True)
+    console.print(f"{len(records)} trials" + (f", {len(damaged)} damaged" if damaged else ""), style="dim")
+
+
+def print_trial(record: dict[str, Any]) -> None:
+    """One trial in full, with some of its outputs."""
+    console = Console()
+    console.print(f"[bold]{record['id']}[/]  {record['status']}  {escape(record['describe'])}", highlight=False)
+    result = record["result"]
+    if result is None:
+        console.print("not finished: the command that began it goes on with it")
+        return
+    lines = [("train", _two(result["train"]))]
+    for name, value in result["splits"].items():
+        others = ", ".join(f"{k} {_two(v)}" for k, v in result["non_learners"][name].items())
+        lines.append((name, f"{_two(value)}   ceiling {_two(result['ceiling'][name])}   non-learners: {others}"))
+        if result["rule_score"][name] is not None:
+            lines.append((f"rule score, {name}", _two(result["rule_score"][name])))
+    lockstep = _two(result["lockstep"]) if result["learned"] else "did not learn"
+    lines += [
+        ("chance", _two(result["chance"])),
+        ("lockstep", f"{lockstep}   s_max {_two(result['s_max'])}   memorising {_two(result['memorising'])}"),
+        ("cost", f"{result['steps']} steps ({result['moved_steps']} moved), {result['passes']:.0f} passes, "
+                 f"{result['samples']} samples, {result['seconds']} s"),
+        ("parameters", str(result["parameters"])),
+        ("symmetries", result["symmetries"] or "not known: held out by content alone"),
+    ]  # fmt: skip
+    for name, text in lines:
+        console.print(f"[dim]{name:>26}[/]  {escape(text)}", highlight=False)
+    for note in result["notes"]:
+        console.print(f"{'note':>26}  {escape(note)}", style="dim", highlight=False)
+    for split, outputs in result["outputs"].items():
+        for o in outputs:
+            mark = "[blue]right[/]" if o["correct"] else "[red]wrong[/]"
+            text = f"{o['problem']} ▸ {o['written']}" + ("" if o["correct"] else f"   (expected {o['expected']})")
+            console.print(f"{mark}  [dim]{split}[/]  {escape(text)}", highlight=False)
+            for call in o["unreadable"]:
+                console.print(f"       unreadable tool call: {escape(call)}", highlight=False)
+
+
+def print_comparison(records: list[dict[str, Any]], differing: dict[str, list[Any]]) -> None:
+    """Trials as columns."""
+    console = Console()
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for r in records:
+        table.add_column(r["id"])
+    for name, values in differing.items():
+        table.add_row(f"[dim]{escape(name)}[/]", *(escape(str(v)) for v in values))
+    results = [r.get("result") or {} for r in records]
+    table.add_row("status", *(r["status"] for r in records))
+    table.add_row("train", *(_two(r.get("train")) for r in results))
+    for split in dict.fromkeys(s for r in results for s in r.get("splits", {})):
+        table.add_row(split, *(_two(r.get("splits", {}).get(split)) for r in results))
+    for name in ("lockstep", "s_max", "memorising"):
+        table.add_row(name, *(_two(r.get(name)) for r in results))
+    for name in ("steps", "passes", "seconds"):
+        table.add_row(name, *(str(r.get(name, "–")) for r in results))
+    console.print(table, highlight=False)
+
+
+def option_lines(table: "Table[Any]", name: str) -> list[tuple[str, str, str]]:
+    """(option, default, what it is) of a table's entry, the last from the comment that stands beside the field."""
+    cls = table.cls(name)
+    comments: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        with_source = base.__module__.startswith("crevasse.") and base is not Named
+        for line in inspect.getsource(base).splitlines() if with_source else ():
+            head, colon, rest = line.strip().partition(":")
+            if colon and head.isidentifier():
+                comments[head] = rest.partition("  # ")[2]
+    lines = []
+    for field in dataclasses.fields(cls):
+        default = field.default
+        if default is dataclasses.MISSING:
+            shown = "…"
+        elif isinstance(default, Named):
+            shown = default.name
+        else:
+            shown = format_sizes(default) if isinstance(default, tuple) else str(default)
+        lines.append((field.name, shown, comments.get(field.name, "")))
+    return lines

@@ -1,0 +1,32 @@
+"""What several test files share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from crevasse.api import make_config
+from crevasse.trial import TrialConfig
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small() -> Callable[..., TrialConfig]:
+    """A config that trains in about a second; any part of it can be replaced."""
+
+    def make(
+        task: str = "iterated-product:p=7,T=1-3,beyond=4",
+        form: str = "direct",
+        model: str = "bilinear:width=16,products=32",
+        rule: str = "adamw:lr=0.01",
+        **fields: Any,
+    ) -> TrialConfig:
+        defaults = {"steps": 60, "batch": 32, "train": 120, "held_out": 40, "probe_every": 10, "probe_rows": 32}
+        return make_config(task, form, model, rule, **{**defaults, **fields})
+
+    return make

@@ -1,0 +1,136 @@
+"""Every model: causal, the same with a cache as without, the same from `first` on."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from crevasse.errors import UserError
+from crevasse.models import MODELS, losses
+from crevasse.models.transformer import PLAIN_UP_TO, attend, rotate
+
+TEXTS = [
+    "transformer", "transformer:position=rotary,layers=3,heads=2", "transformer:position=none", "looped",
+    "looped:loops=3", "looped:position=rotary", "gru", "lstm:layers=2", "bilinear",
+]  # fmt: skip
+
+
+def build(text, vocabulary=11, context=80):
+    torch.manual_seed(0)
+    return MODELS.parse(text, width=24 if "heads" not in text else 24).build(vocabulary, context).eval()
+
+
+def tokens(rows=5, length=9, seed=1):
+    return torch.randint(0, 11, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+STEPS = torch.tensor([1, 2, 4, 2, 3])
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_future_does_not_reach_the_past(text):
+    model, x = build(text), tokens()
+    changed = x.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % 11
+    a, b = model(x, STEPS), model(changed, STEPS)
+    torch.testing.assert_close(a[:, :6], b[:, :6])
+    assert not torch.allclose(a[:, 6:], b[:, 6:])
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("length", [9, PLAIN_UP_TO + 20])
+def test_reading_token_by_token_with_a_cache_gives_the_same_states(text, length):
+    model, x = build(text), tokens(length=length)
+    whole, cache = model(x, STEPS), model.cache()
+    parts = [model(x[:, :4], STEPS, cache=cache)]
+    parts += [model(x[:, i : i + 1], STEPS, cache=cache) for i in range(4, length)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_states_from_a_column_on_are_the_last_columns_of_all_states(text):
+    model, x = build(text), tokens()
+    for first in (0, 3, 8):
+        torch.testing.assert_close(model(x, STEPS, first=first), model(x, STEPS)[:, first:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_losses_are_those_of_the_plain_loop_with_logits_everywhere(text):
+    model, x = build(text), tokens()
+    mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.5
+    mask[:, :4] = False
+    mask[:, 5] = True
+    got, logits = losses(model, x, mask, STEPS, first=3)
+    everywhere = model.head(model(x[:, :-1], STEPS))
+    each = F.cross_entropy(everywhere.transpose(1, 2), x[:, 1:], reduction="none")[mask[:, 1:]]
+    torch.testing.assert_close(got, each)
+    assert len(logits) == mask.sum()
+    wanted = torch.autograd.grad(each.mean(), list(model.parameters()), allow_unused=True)
+    have = torch.autograd.grad(got.mean(), list(model.parameters()), allow_unused=True)
+    for a, b in zip(have, wanted, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["looped", "looped:position=none"])
+def test_a_row_that_loops_for_itself_does_as_it_would_alone(text):
+    model, x = build(text), tokens()
+    together = model(x, STEPS)
+    for row in range(len(x)):
+        torch.testing.assert_close(model(x[row : row + 1], STEPS[row : row + 1])[0], together[row])
+
+
+def test_more_loops_are_another_function_with_the_same_weights():
+    two, three = build("looped:loops=2"), build("looped:loops=3")
+    three.load_state_dict(two.state_dict())
+    assert not torch.allclose(two(tokens(), STEPS), three(tokens(), STEPS))
+
+
+@pytest.mark.parametrize("length", [4, PLAIN_UP_TO, PLAIN_UP_TO + 1])
+def test_attention_is_torchs_multi_head_attention(length):
+    torch.manual_seed(0)
+    width, heads = 24, 4
+    reference = nn.MultiheadAttention(width, heads, batch_first=True)
+    x = torch.randn(3, length, width)
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    expected, _ = reference(x, x, x, attn_mask=future, need_weights=False)
+    q, k, v = (
+        (x @ w.T + b).view(3, length, heads, -1).transpose(1, 2)
+        for w, b in zip(reference.in_proj_weight.split(width), reference.in_proj_bias.split(width), strict=True)
+    )
+    for first in (0, length - 1, length // 2):
+        mixed = attend(q[:, :, first:], k, v, offset=first)
+        got = reference.out_proj(mixed.transpose(1, 2).reshape(3, length - first, width))
+        torch.testing.assert_close(got, expected[:, first:], rtol=1e-4, atol=1e-5)
+
+
+def test_rotary_scores_depend_on_the_distance_alone():
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    near = (rotate(q, 7) * rotate(k, 4)).sum()
+    torch.testing.assert_close((rotate(q, 43) * rotate(k, 40)).sum(), near)
+    torch.testing.assert_close(rotate(q, 5).norm(), q.norm())
+    assert not torch.allclose((rotate(q, 9) * rotate(k, 4)).sum(), near)
+
+
+def test_the_bilinear_cell_is_its_formula():
+    model, x = build("bilinear:products=32"), tokens()
+    p = {n: v.detach() for n, v in model.named_parameters()}
+    state = p["embed.weight"][x[:, 0]]
+    for t in range(1, x.shape[1]):
+        e = p["embed.weight"][x[:, t]]
+        mixed = ((e @ p["by_symbol.weight"].T) * (state @ p["by_state.weight"].T)) @ p["out.weight"].T + p["out.bias"]
+        centred = mixed - mixed.mean(1, keepdim=True)
+        state = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(model(x, STEPS)[:, -1], state, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["transformer:width=0", "transformer:heads=3", "transformer:layers=0", "looped:loops=-1", "gru:width=-4",
+             "lstm:layers=0", "bilinear:products=0", "transformer:position=sine", "transformer:depth=2"],
+)  # fmt: skip
+def test_impossible_models_are_refused_in_one_line(text):
+    with pytest.raises(UserError) as error:
+        MODELS.parse(text)
+    assert "\n" not in str(error.value)
