@@ -54,7 +54,21 @@ def owned(path: Path) -> Iterator[None]:
             raise UserError(f"{path} is in use by another process: wait for it, or choose another --out") from None
         for left in path.glob(f"{_TEMPORARY}*"):
             left.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            _forget_if_empty(path)
+
+
+def _forget_if_empty(path: Path) -> None:
+    """Leave no folder behind in which nothing was written (a trial whose data could not be made)."""
+    if [p.name for p in path.iterdir()] == [".lock"]:
+        (path / ".lock").unlink()
+        for folder in (path, *list(path.parents)[:2]):  # the trial, its "trials", the root
+            try:
+                folder.rmdir()
+            except OSError:
+                return
 
 
 def write_atomically(path: Path, data: bytes) -> None:

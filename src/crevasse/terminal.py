@@ -64,7 +64,8 @@ class Live:
             self._running[event.number] = (label, event.progress)
         else:
             self._running.pop(event.number, None)
-            self._note(f"{label}: {event.error or _result_line(event.record or {})}")
+            if event.record is not None:  # an error is told once, at the end
+                self._note(f"{label}: {_result_line(event.record)}")
         if self._live is not None:
             self._live.update(self._picture())
 

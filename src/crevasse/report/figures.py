@@ -205,7 +205,8 @@ def losses(rows: Sequence[Row], finding: str) -> Figure:
     layout = _layout(
         {"l": 40, "r": 58, "t": 6, "b": 38},
         xaxis=_axis("step", range=[0, longest or 1.0], hoverformat=",d", tickformat=",d",
-                    spikethickness=1, spikecolor=rgb("soft"), spikedash="solid", **({"nticks": 5} if longest > 4 else {"dtick": 1}),
+                    spikethickness=1, spikecolor=rgb("soft"), spikedash="solid",
+                    **({"nticks": 5} if longest > 4 else {"dtick": 1}),
                     unifiedhovertitle={"text": "step %{x}"}),
         yaxis=_axis("", range=[bottom, top], **y_axis),
         hovermode="x unified",
