@@ -329,6 +329,8 @@ def test_the_tool_of_a_group_refuses_what_is_no_element():
     words = parse_task("words:group=S3")
     assert words.call([5, 6], np.array([1, 2])) is None
     assert words.call([6, 5], np.array([1, 2])) is None
+    assert words.call([10**30, 5], np.array([1, 2])) is None
+    assert words.call([-1, 5], np.array([1, 2])) is None
 
 
 MODULAR = {

@@ -16,7 +16,7 @@
 
   // With a view box the style sheet for print can fit a picture to the paper without laying it out again.
   function scalable(holder) {
-    for (const svg of []) {
+    for (const svg of holder.querySelectorAll("svg.main-svg")) {
       const width = parseFloat(svg.getAttribute("width"));
       const height = parseFloat(svg.getAttribute("height"));
       if (width && height) svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
