@@ -334,7 +334,9 @@ def test_a_worker_that_is_killed_costs_a_try_not_the_trial(tmp_path, small):
 
     def kill_once(event):
         if event.progress is not None and not killed:
-            for line in subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.split("\n"):
+            for line in subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.split(
+                "\n"
+            ):
                 pid, _, args = line.strip().partition(" ")
                 if "forkserver" in args and pid.isdigit() and _is_worker(int(pid)):
                     os.kill(int(pid), signal.SIGKILL)

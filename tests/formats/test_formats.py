@@ -282,7 +282,9 @@ def test_a_trace_and_a_tool_need_a_task_that_has_them():
 
 def test_pairs_are_written_as_they_stand_with_marks_that_no_text_can_forge(tmp_path):
     file = tmp_path / "p.csv"
-    file.write_text("problem,answer,trace\n1=#→;,a<end>,so # it = is\n" + "".join(f"q{i},r{i},t{i}\n" for i in range(30)))
+    file.write_text(
+        "problem,answer,trace\n1=#→;,a<end>,so # it = is\n" + "".join(f"q{i},r{i},t{i}\n" for i in range(30))
+    )
     for form in ("direct", "trace", "filler"):
         _, f, script, e, problems = encoded(f"pairs:{file}", form, train=20)
         assert (e.tokens == EQUALS).sum() == len(e)

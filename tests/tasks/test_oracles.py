@@ -177,7 +177,7 @@ ORACLES: dict[str, Oracle] = {
     "rising-product:p=7,n=1-3+5-9,gap=4,beyond=10": progression(7, lambda s, k: s * k, rising_product(7)),
     "iterated-product": sequence(lambda s, k: s * k % 13, by_logarithms(13)),
     "iterated-product:p=7,T=1-2+4,gap=3,beyond=5": sequence(lambda s, k: s * k % 7, lambda r: math.prod(r) % 7),
-    "fibonacci": Oracle(
+    "fibonacci:m=13,n=2-4+6-8,gap=5,beyond=9-10": Oracle(
         lambda r: (r[0], r[1]),
         lambda r: [(1,)] * r[2],
         lambda s, o, r: (s[1], (s[0] + s[1]) % 13),
@@ -189,7 +189,9 @@ ORACLES: dict[str, Oracle] = {
         lambda s, o, r: (s[1], s[0] + s[1]),
         lambda r: int(sympy.fibonacci(r[0])),
     ),
-    "sum": progression(31, lambda s, k: s + k, lambda r: (r[2] * r[0] + r[1] * r[2] * (r[2] - 1) // 2) % 31),
+    "sum:p=31,n=2-4+6-8,gap=5,beyond=9-10": progression(
+        31, lambda s, k: s + k, lambda r: (r[2] * r[0] + r[1] * r[2] * (r[2] - 1) // 2) % 31
+    ),
     "sum:p=0,n=1-9+15-90,gap=10-14,beyond=91-99": countdown(lambda s, k, r: s + k, lambda r: r[0] * (r[0] + 1) // 2),
     "parity": sequence(lambda s, k: s ^ k, lambda r: r.count(1) % 2),
     "parity:T=1-9,beyond=10": sequence(lambda s, k: s ^ k, lambda r: r.count(1) % 2),
@@ -733,7 +735,7 @@ def test_exactly_written_factorials_leave_no_slack():
         ("rising-product", ["n=4"], [1, 1, 4]),
         ("rising-product", ["a=9", "d=-1", "n=4"], [9, 30, 4]),
         ("rising-product", ["a=9", "d=-2", "n=4"], [9, 29, 4]),
-        ("fibonacci", ["n=8"], [0, 1, 8]),
+        ("fibonacci:m=13", ["n=8"], [0, 1, 8]),
         ("fibonacci:m=0", ["8"], [8]),
         ("cycle", ["1,-1,-1"], [1, 4, 4]),
         ("affine", ["x=1", "a=-1", "b=-3", "n=2"], [1, 10, 8, 2]),

@@ -21,7 +21,12 @@ class FactorialStudy(Study):
     question: ClassVar[str] = "Given problems and answers only, does a learner find factorial's rule, or memorise?"
 
     def arms(self, budget: Budget) -> list[Arm]:
-        product, mixed, rising, total = "iterated-product", "iterated-product:T=1-6", "rising-product", "sum"
+        product, mixed, rising, total = (
+            "iterated-product",
+            "iterated-product:T=1-6",
+            "rising-product",
+            "sum:p=31,n=2-4+6-8,gap=5,beyond=9-10",
+        )
         # Rotary positions: a trace for n = 24 is longer than any that was trained on.
         letters = "transformer:position=rotary,heads=2"
         seeds = {"smoke": 1, "minutes": 3, "full": 5}[budget]

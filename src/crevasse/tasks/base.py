@@ -262,12 +262,12 @@ class Recursion(Task):
 
     def call(self, arguments: Sequence[int], x: Ints) -> list[int] | None:
         left, right = self.call_widths or (0, 0)
-        if len(arguments) != left + right:
+        if len(arguments) != left + right or min(arguments) < 0:
             return None
         values = np.array([arguments], dtype=object)
         try:
             out = self.step(values[:, :left], values[:, left:], x[None])[0]
-        except (IndexError, TypeError):
+        except (IndexError, TypeError, OverflowError):
             return None
         return [int(v) for v in out]
 

@@ -33,10 +33,10 @@ class Fibonacci(Recursion):
     operator: ClassVar[str] = "+"
     call_widths: ClassVar[tuple[int, int] | None] = (2, 0)
 
-    m: int = 13  # modulus of the seeded sequence; 0 is plain F_n, with n the only input
-    n: Sizes = parse_sizes("2-4+6-8")  # training n
-    gap: Sizes = parse_sizes("5")  # held-out n between trained ones
-    beyond: Sizes = parse_sizes("9-10")  # held-out n above them
+    m: int = 0  # modulus of the seeded sequence, with inputs u, v, n; 0 is plain F_n, with n the only input
+    n: Sizes = parse_sizes("1-9+15-19")  # training n
+    gap: Sizes = parse_sizes("10-14")  # held-out n between trained ones
+    beyond: Sizes = parse_sizes("20-24")  # held-out n above them
 
     def __post_init__(self) -> None:
         require(self.m == 0 or 2 <= self.m <= 10_000, f"m of fibonacci must be 0 or 2 to 10000, not {self.m}")
@@ -45,6 +45,10 @@ class Fibonacci(Recursion):
     @property
     def kind(self) -> Literal["residue", "number", "text"]:
         return "residue" if self.m else "number"
+
+    @property
+    def splits(self) -> str:  # type: ignore[override]
+        return "GXR" if self.m else "GX"
 
     @property
     def train_sizes(self) -> Sizes:

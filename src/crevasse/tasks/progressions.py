@@ -105,10 +105,10 @@ class Sum(_Progression):
     )
     operator: ClassVar[str] = "+"
 
-    p: int = 31  # prime modulus; 0 adds plain numbers, with n the only input
-    n: Sizes = parse_sizes("2-4+6-8")  # training numbers of terms
-    gap: Sizes = parse_sizes("5")  # held-out numbers of terms between trained ones
-    beyond: Sizes = parse_sizes("9-10")  # held-out numbers of terms above them
+    p: int = 0  # prime modulus, with inputs a, d, n; 0 adds plain numbers 1 … n, with n the only input
+    n: Sizes = parse_sizes("1-9+15-19")  # training numbers of terms
+    gap: Sizes = parse_sizes("10-14")  # held-out numbers of terms between trained ones
+    beyond: Sizes = parse_sizes("20-24")  # held-out numbers of terms above them
 
     def __post_init__(self) -> None:
         if self.p:
@@ -119,6 +119,10 @@ class Sum(_Progression):
     @property
     def kind(self) -> Literal["residue", "number", "text"]:
         return "residue" if self.p else "number"
+
+    @property
+    def splits(self) -> str:  # type: ignore[override]
+        return "GXR" if self.p else "GX"
 
     @property
     def symmetries(self) -> str:  # type: ignore[override]
