@@ -38,7 +38,8 @@ def test_help_imports_nothing_heavy():
     code = "import sys; sys.argv=['crevasse','--help']\nfrom crevasse.cli import main\ntry: main()\nexcept SystemExit: pass\nprint(sorted({'torch','numpy','rich','plotly','pyarrow','scipy','duckdb'} & set(sys.modules)))"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "study" in done.stdout and "solve" in done.stdout
+    assert "study" in done.stdout
+    assert "solve" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,8 @@ def test_solve_prints_answer_trace_and_json():
     assert call("solve", "factorial", "5", "--format", "trace").stdout.split() == ["5", "20", "60", "120", "120", "120"]
     solved = json.loads(call("solve", "factorial-mod", "n=10", "p=13", "--json").stdout)
     assert set(solved) == {"task", "input", "answer", "trace"}
-    assert solved["input"] == {"n": 10, "p": 13} and solved["answer"] == 6
+    assert solved["input"] == {"n": 10, "p": 13}
+    assert solved["answer"] == 6
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,8 @@ def test_a_mistake_gets_one_line_that_says_what_is_allowed_and_exit_2(tmp_path, 
     with pytest.raises(SystemExit) as end:
         main()
     out, err = capsys.readouterr()
-    assert end.value.code == 2 and out == ""
+    assert end.value.code == 2
+    assert out == ""
     assert err.startswith("crevasse: ") and err.count("\n") == 1, err
     for needle in needles:
         assert needle in err
@@ -153,8 +156,11 @@ RUN_KEYS = {"trial", "status", "train", "splits", "lockstep", "s_max", "steps", 
 def test_run_ls_show_compare_and_the_python_door_tell_the_same(tmp_path):
     first = call(*SMALL, "--out", tmp_path, "--json")
     result = json.loads(first.stdout)
-    assert set(result) >= RUN_KEYS and first.stderr == "" and first.stdout.count("\n") == 1
-    assert result["status"] == "done" and set(result["splits"]) == {"random", "extrapolation"}
+    assert set(result) >= RUN_KEYS
+    assert first.stderr == ""
+    assert first.stdout.count("\n") == 1
+    assert result["status"] == "done"
+    assert set(result["splits"]) == {"random", "extrapolation"}
 
     door = crevasse.run(
         "iterated-product:p=7,T=1-3,beyond=4", model="bilinear:width=16,products=32", out=tmp_path,
@@ -176,8 +182,10 @@ def test_run_ls_show_compare_and_the_python_door_tell_the_same(tmp_path):
 
 def test_several_seeds_give_means_with_intervals(tmp_path):
     result = json.loads(call(*SMALL, "--seeds", "3", "--out", tmp_path, "--json").stdout)
-    assert len(result["trial"]) == 3 and set(result["train"]) == {"mean", "low", "high", "n"}
-    assert result["train"]["low"] <= result["train"]["mean"] <= result["train"]["high"] and result["train"]["n"] == 3
+    assert len(result["trial"]) == 3
+    assert set(result["train"]) == {"mean", "low", "high", "n"}
+    assert result["train"]["low"] <= result["train"]["mean"] <= result["train"]["high"]
+    assert result["train"]["n"] == 3
 
 
 def test_pairs_of_ones_own_are_a_task_like_any_other(tmp_path):
@@ -208,7 +216,9 @@ def test_interrupted_it_exits_130_and_the_same_command_goes_on(tmp_path):
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "goes on" in err and "Traceback" not in err
+    assert process.returncode == 130
+    assert "goes on" in err
+    assert "Traceback" not in err
     assert list(tmp_path.glob("trials/*/checkpoint.safetensors"))
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["steps"] == 3000
@@ -216,7 +226,8 @@ def test_interrupted_it_exits_130_and_the_same_command_goes_on(tmp_path):
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
     done = subprocess.run(f"{' '.join(COMMAND)} tasks | head -1", shell=True, capture_output=True, text=True)
-    assert done.stdout.startswith("factorial") and "Traceback" not in done.stderr
+    assert done.stdout.startswith("factorial")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

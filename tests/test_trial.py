@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -96,7 +97,8 @@ def test_killed_at_random_moments_it_ends_bitwise_as_if_it_had_not_been(tmp_path
             break
         assert process.returncode == -signal.SIGKILL, output
         kills += 1
-    assert done and kills >= 1
+    assert done
+    assert kills >= 1
     assert files_of(tmp_path / "killed", config) == files_of(tmp_path / "whole", config)
     a, b = (store.load_trial(tmp_path / d / "trials" / config.id) for d in ("killed", "whole"))
     assert without_clock(a) == without_clock(b)
@@ -132,7 +134,8 @@ def test_a_loss_that_is_no_number_ends_the_trial_as_diverged_with_its_ledger(tmp
     assert any("diverged at step" in n for n in record["result"]["notes"])
     ledger = store.read_columns(tmp_path / "trials" / record["id"] / store.LEDGER)
     assert len(ledger["step"]) == record["result"]["steps"] >= 1
-    assert record["result"]["train"] is None and record["result"]["splits"] == {}
+    assert record["result"]["train"] is None
+    assert record["result"]["splits"] == {}
     json.dumps(record, allow_nan=False)
 
 
@@ -148,20 +151,26 @@ def test_the_ledger_holds_what_the_result_says(tmp_path, small):
     record = run_trial(config, tmp_path)
     ledger, result = store.read_columns(tmp_path / "trials" / config.id / store.LEDGER), record["result"]
     assert ledger["step"].tolist() == list(range(61))
-    assert np.isfinite(ledger["loss"][:60]).all() and np.isnan(ledger["loss"][60])
+    assert np.isfinite(ledger["loss"][:60]).all()
+    assert np.isnan(ledger["loss"][60])
     probed = np.flatnonzero(np.isfinite(ledger["train_loss"]))
     assert {0, 10, 20, 30, 40, 50, 60} <= set(probed.tolist())
     assert result["uniform_loss"] == pytest.approx(math.log(6))
     assert result["s_max"] == pytest.approx(1 - np.nanmin(ledger["train_loss"]) / math.log(6), abs=1e-6)
-    assert result["passes"] == 120 and result["samples"] == 60 * 32
+    assert result["passes"] == 120
+    assert result["samples"] == 60 * 32
     assert result["ceiling"] == {"train": 1.0, "random": 1.0, "extrapolation": 1.0}
 
 
 def test_a_learner_that_finds_the_rule_and_one_that_memorises_are_told_apart(tmp_path, small):
-    finds = run_trial(small(form="trace", model="transformer:width=32", steps=400, train=200), tmp_path)["result"]
+    learner = {"form": "trace", "model": "transformer:width=64", "steps": 300, "train": 400}
+    finds = run_trial(small("iterated-product:p=7,T=3-4,beyond=5", **learner), tmp_path)["result"]
     random = run_trial(small(steps=500, labels="random", train=60), tmp_path)["result"]
-    assert finds["splits"]["random"] > 0.9 and finds["rule_score"]["random"] > 0.9 and finds["lockstep"] > 0.8
-    assert random["train"] > 0.95 and random["splits"]["random"] < 0.5
+    assert finds["splits"]["random"] > 0.9
+    assert finds["rule_score"]["random"] > 0.9
+    assert finds["lockstep"] > 0.8
+    assert random["train"] > 0.95
+    assert random["splits"]["random"] < 0.5
     assert random["lockstep"] < 0 < 0.5 < random["memorising"]
 
 
@@ -203,8 +212,10 @@ def test_every_option_of_every_rule_model_and_format_is_read():
 def test_a_config_comes_back_from_its_json(small):
     config = small(rule="gaf:k=4,base=sgd,base.lr=0.3", labels="noisy", noise=0.25)
     again = TrialConfig.from_json(json.loads(json.dumps(config.to_json())))
-    assert again == config and again.id == config.id
-    assert isinstance(again.rule.base, Named) and again.rule.base.lr == 0.3
+    assert again == config
+    assert again.id == config.id
+    assert isinstance(again.rule.base, Named)
+    assert again.rule.base.lr == 0.3
     with pytest.raises(UserError, match="does not fit"):
         TrialConfig.from_json({**config.to_json(), "depth": 3})
 
@@ -212,7 +223,7 @@ def test_a_config_comes_back_from_its_json(small):
 class Spy(type(RULES.parse("sgd"))):
     """A hostile rule: it looks at everything that it can reach through what it is given."""
 
-    seen: set = set()
+    seen: ClassVar[set] = set()
 
     def update(self, oracle: Oracle, weights, state, scale):
         queue, known = [oracle], set()
@@ -310,7 +321,8 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
 def test_impossible_numbers_are_refused_in_one_line(tmp_path, small, fields, needle):
     with pytest.raises(UserError) as error:
         run_trial(small(**fields), tmp_path)
-    assert needle in str(error.value) and "\n" not in str(error.value)
+    assert needle in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_batch_that_cannot_be_split_is_refused(tmp_path, small):
@@ -381,7 +393,8 @@ def test_sorting_a_batch_by_length_changes_its_cost_and_not_its_loss(small):
     data = Data(config)
     rows, every = Rows.of(data.train), torch.arange(14)
     buckets = rows.buckets(every)
-    assert len(buckets) == 2 and sorted(torch.cat(buckets).tolist()) == every.tolist()
+    assert len(buckets) == 2
+    assert sorted(torch.cat(buckets).tolist()) == every.tolist()
     torch.manual_seed(0)
     model = config.model.build(len(data.script.vocabulary), data.context)
     parts = torch.cat([losses(model, *rows.pick(b))[0] for b in buckets]).mean()

@@ -44,9 +44,13 @@ def test_going_back_and_coming_again_counts_once():
 
 def test_a_model_that_never_learns_has_no_score_and_a_small_one_is_marked():
     none = lockstep([L0, L0 + 1], [L0, L0], L0)
-    assert none.score is None and not none.learned and none.memorising is None
+    assert none.score is None
+    assert not none.learned
+    assert none.memorising is None
     little = lockstep(losses_of([0, 0.3]), losses_of([0, 0.3]), L0)
-    assert little.score == pytest.approx(1.0) and little.s_max == pytest.approx(0.3) and not little.learned
+    assert little.score == pytest.approx(1.0)
+    assert little.s_max == pytest.approx(0.3)
+    assert not little.learned
 
 
 def test_what_comes_after_a_loss_that_is_no_number_is_left_out():
@@ -92,7 +96,8 @@ def test_an_interval_over_seeds_is_the_percentile_bootstrap():
     values = [0.1, 0.4, 0.35, 0.8]
     ours = score(values)
     theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=60_000, random_state=0).confidence_interval
-    assert ours["mean"] == pytest.approx(np.mean(values)) and ours["n"] == 4
+    assert ours["mean"] == pytest.approx(np.mean(values))
+    assert ours["n"] == 4
     assert (ours["low"], ours["high"]) == pytest.approx((theirs.low, theirs.high), abs=0.01)
     many = list(np.random.default_rng(0).normal(size=40))
     ours, theirs = score(many), bootstrap((many,), np.mean, method="percentile", random_state=1).confidence_interval
@@ -100,9 +105,11 @@ def test_an_interval_over_seeds_is_the_percentile_bootstrap():
 
 
 def test_intervals_of_few_equal_and_missing_values():
-    assert score([]) is None and score([None]) is None
+    assert score([]) is None
+    assert score([None]) is None
     assert score([0.3, None]) == {"mean": 0.3, "low": 0.3, "high": 0.3, "n": 1}
     three = score([0.0, 0.5, 1.0])
     assert (three["low"], three["mean"], three["high"]) == (0.0, 0.5, 1.0)
     equal = score([0.1] * 5)
-    assert equal["low"] <= equal["mean"] <= equal["high"] and equal["high"] - equal["low"] < 1e-12
+    assert equal["low"] <= equal["mean"] <= equal["high"]
+    assert equal["high"] - equal["low"] < 1e-12

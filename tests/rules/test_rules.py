@@ -187,8 +187,8 @@ def test_the_mean_of_microbatch_gradients_is_the_gradient_of_the_batch():
 
 
 @pytest.mark.parametrize(
-    "text", ["sgd:lr=-1", "sgd:momentum=1", "sgd:lr=nan", "adamw:beta2=1", "adamw:epsilon=0", "adamw:lr=fast", "gaf:k=1",
-             "gaf:threshold=3", "gaf:base=gaf", "gaf-sign:epsilon=0", "adam", "gaf:base.speed=1"],
+    "text", ["sgd:lr=-1", "sgd:momentum=1", "sgd:lr=nan", "adamw:beta2=1", "adamw:epsilon=0", "adamw:lr=fast",
+             "gaf:k=1", "gaf:threshold=3", "gaf:base=gaf", "gaf-sign:epsilon=0", "adam", "gaf:base.speed=1"],
 )  # fmt: skip
 def test_impossible_rules_are_refused_in_one_line(text):
     with pytest.raises(UserError) as error:

@@ -1,6 +1,5 @@
 """The pre-LN decoder, and the same block tied over depth."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -12,9 +11,6 @@ from crevasse.models.base import Model, ModelConfig, require_width
 from crevasse.spec import require
 
 Position = Literal["learned", "rotary", "none"]
-#: Up to this many keys attention is written as plain matrix products: the fused kernel is made for long
-#: sequences and takes longer below (benchmarks/attention.py).
-PLAIN_UP_TO = 48
 
 
 class Memory:
@@ -63,18 +59,18 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
-    """Causal attention; the first query stands at position `offset` of the keys. All (row, head, position, part)."""
+    """Causal attention; the first query stands at position `offset` of the keys. All (row, head, position, part).
+
+    torch's fused kernel at every length: with torch 2.13 it is never slower than plain matrix products here,
+    unlike older releases on short sequences (measured in notes/LOG.md).
+    """
     queries, keys = q.shape[2], k.shape[2]
-    if keys > PLAIN_UP_TO:
-        if queries == keys:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(offset)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-    scores = (q / math.sqrt(q.shape[3])) @ k.transpose(2, 3)
+    if queries == keys:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    allowed = None  # a single last query sees everything
     if queries > 1:
-        hidden = torch.full((queries, keys), -torch.inf, device=q.device, dtype=q.dtype).triu(offset + 1)
-        scores = scores + hidden
-    return scores.softmax(3) @ v
+        allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(offset)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
 
 
 def rotate(x: Tensor, start: int) -> Tensor:

@@ -186,7 +186,8 @@ def _mean(s: Score | None) -> float:
 
 # --- evidence --------------------------------------------------------------------------------------------------
 
-_NUMBERS = ("train", *TESTS, *(f"{k}_{t}" for k in ("ceiling", "majority", "lookup", "nearest", "rule_score") for t in TESTS),
+_BY_SPLIT = ("ceiling", "majority", "lookup", "nearest", "rule_score")
+_NUMBERS = ("train", *TESTS, *(f"{k}_{t}" for k in _BY_SPLIT for t in TESTS),
             "chance", "lockstep", "s_max", "memorising", "uniform_loss", "passes", "seconds")  # fmt: skip
 _COUNTS = ("seed", "steps", "moved_steps", "samples", "parameters", "examples", "unreadable_calls")
 _TEXTS = ("arm", "title", "group", "trial", "status", "task", "format", "model", "rule", "labels", "config",
