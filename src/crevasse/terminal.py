@@ -114,6 +114,10 @@ def _score(s: Any) -> str:
     return f"{_two(s['mean'])} [{_two(s['low'])}–{_two(s['high'])}]"
 
 
+def _mean(s: Any) -> str:
+    return _two(s["mean"] if s else None)
+
+
 def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     """A study's answer, its table, and where the report lies."""
     console = Console()
@@ -130,22 +134,26 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
         "lockstep",
         "s_max",
     ):
-        table.add_column(head, no_wrap=head == "arm")
+        table.add_column(head, no_wrap=True)
     group = None
     for a in verdict["arms"]:
         if a["group"] != group:
             group = a["group"]
-            table.add_row(f"[dim italic]{escape(group)}[/]")
+            table.add_row(f"[dim]{escape(group.partition(':')[0])}[/]")
         word, colour = FINDINGS[a["finding"]]
         table.add_row(
             escape(a["arm"]), f"[{colour}]{word}[/]", _score(a["train"]),
             *(_score(a["splits"].get(t)) for t in ("random", "interpolation", "extrapolation")),
-            _two(a["chance"]), _score(a["lockstep"]) if a["learned"] else "did not learn", _score(a["s_max"]),
+            _two(a["chance"]), _mean(a["lockstep"]) if a["learned"] else "–", _mean(a["s_max"]),
         )  # fmt: skip
     wide = console if console.width >= 130 else Console(width=150)
     wide.print(table, highlight=False)
-    for note in sorted({f"{a['arm']}: {n}" for a in verdict["arms"] for n in a["notes"]}):
-        console.print(escape(note), style="dim", highlight=False)
+    notes: dict[str, list[str]] = {}
+    for a in verdict["arms"]:
+        for n in a["notes"]:
+            notes.setdefault(n, []).append(a["arm"])
+    for n, names in notes.items():
+        console.print(f"{', '.join(names)}: {escape(n)}", style="dim", highlight=False)
     if verdict["budget"] == "smoke":
         console.print("This was the smoke budget: fewer arms, one seed; `--budget minutes` is the real thing.")
     console.print(f"\n{verdict['seconds']} s · report: {folder / 'index.html'}", highlight=False, soft_wrap=True)

@@ -29,6 +29,7 @@ from crevasse import store
 from crevasse.errors import UserError
 from crevasse.formats import FORMATS, Encoded, Format
 from crevasse.formats.generate import Output, generate, token_limit
+from crevasse.formats.script import MARKS
 from crevasse.models import MODELS, ModelConfig, count_parameters, losses
 from crevasse.probes import lockstep
 from crevasse.rules import RULES, Cost, Oracle, Rule, Weights
@@ -193,6 +194,8 @@ class Data:
             raise UserError(f"{config.rule.name} splits a batch in {config.rule.microbatches()} parts")
         #: Loss of guessing uniformly among the tokens that a learner is ever asked to write.
         self.uniform = math.log(max(len(np.unique(self.train.tokens[self.train.loss])), 2))
+        #: An answer of fixed width contains no mark, so none is ever written.
+        self.silent = len(MARKS) if self.form.fixed_width(self.script) else 0
         self.context = max(map(token_limit, (self.train, self.validation, *self.tests.values())))
         #: One token an answer: reading it off with the true prompt is the same as running freely.
         self.one_token = self.form.fixed_width(self.script) and self.train.answers.shape[1] == 1
@@ -288,7 +291,7 @@ class _Run:
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(config.seed, "weights"))
-            self.model = config.model.build(len(self.data.script.vocabulary), self.data.context)
+            self.model = config.model.build(len(self.data.script.vocabulary), self.data.context, self.data.silent)
         self.weights = Weights(self.model)
         self.state = config.rule.init(self.weights.flat)
         self.ledger, self.cost = Ledger(config.steps), Cost()

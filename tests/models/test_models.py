@@ -134,3 +134,16 @@ def test_impossible_models_are_refused_in_one_line(text):
     with pytest.raises(UserError) as error:
         MODELS.parse(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_tokens_that_are_never_written_get_no_probability_and_no_weights(text):
+    torch.manual_seed(0)
+    model = MODELS.parse(text, width=24).build(11, 80, silent=4)
+    logits = model.head(model(tokens(), STEPS))
+    assert logits.shape[2] == 11
+    assert (logits[..., :4] == -torch.inf).all()
+    assert torch.isfinite(logits[..., 4:]).all()
+    loss = F.cross_entropy(logits[:, -1], torch.tensor([4, 5, 6, 7, 10]))
+    grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+    assert all(torch.isfinite(g).all() for g in grads if g is not None)

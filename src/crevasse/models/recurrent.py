@@ -6,18 +6,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.base import Head, Model, ModelConfig, require_width
 from crevasse.spec import require
 
 
 class _TorchRecurrent(Model):
     """A stack of torch's own GRU or LSTM layers between embedding and head."""
 
-    def __init__(self, kind: type[nn.RNNBase], width: int, layers: int, vocabulary: int) -> None:
+    def __init__(self, kind: type[nn.RNNBase], width: int, layers: int, vocabulary: int, silent: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
         self.cell = kind(width, width, layers, batch_first=True)  # type: ignore[arg-type]
-        self.head = nn.Linear(width, vocabulary)
+        self.head = Head(width, vocabulary, silent)
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
         out, state = self.cell(self.embed(tokens), cache["state"] if cache else None)
@@ -43,8 +43,8 @@ class GruConfig(ModelConfig):
         require(1 <= self.layers <= 100, f"layers of {self.name} must lie between 1 and 100, not {self.layers}")
         require_width(self.name, self.width)
 
-    def build(self, vocabulary: int, context: int) -> Model:
-        return _TorchRecurrent(nn.GRU, self.width, self.layers, vocabulary)
+    def build(self, vocabulary: int, context: int, silent: int = 0) -> Model:
+        return _TorchRecurrent(nn.GRU, self.width, self.layers, vocabulary, silent)
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class LstmConfig(GruConfig):
 
     name: ClassVar[str] = "lstm"
 
-    def build(self, vocabulary: int, context: int) -> Model:
-        return _TorchRecurrent(nn.LSTM, self.width, self.layers, vocabulary)
+    def build(self, vocabulary: int, context: int, silent: int = 0) -> Model:
+        return _TorchRecurrent(nn.LSTM, self.width, self.layers, vocabulary, silent)
 
 
 class Bilinear(Model):
     """See `BilinearConfig`."""
 
-    def __init__(self, config: "BilinearConfig", vocabulary: int) -> None:
+    def __init__(self, config: "BilinearConfig", vocabulary: int, silent: int) -> None:
         super().__init__()
         width, products = config.width, config.products
         self.embed = nn.Embedding(vocabulary, width)
@@ -68,7 +68,7 @@ class Bilinear(Model):
         self.by_state = nn.Linear(width, products, bias=False)
         self.out = nn.Linear(products, width)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary)
+        self.head = Head(width, vocabulary, silent)
         nn.init.zeros_(self.out.bias)
         nn.init.zeros_(self.head.bias)
 
@@ -103,5 +103,5 @@ class BilinearConfig(ModelConfig):
         require_width(self.name, self.width)
         require(1 <= self.products <= 65536, f"products of bilinear must be 1 to 65536, not {self.products}")
 
-    def build(self, vocabulary: int, context: int) -> Bilinear:
-        return Bilinear(self, vocabulary)
+    def build(self, vocabulary: int, context: int, silent: int = 0) -> Bilinear:
+        return Bilinear(self, vocabulary, silent)

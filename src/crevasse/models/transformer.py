@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.base import Head, Model, ModelConfig, require_width
 from crevasse.spec import require
 
 Position = Literal["learned", "rotary", "none"]
@@ -102,12 +102,12 @@ class Block(nn.Module):
 class _Decoder(Model):
     """Embedding, positions and head, which both decoders share."""
 
-    def __init__(self, width: int, position: Position, vocabulary: int, context: int) -> None:
+    def __init__(self, width: int, position: Position, vocabulary: int, context: int, silent: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
         self.place = nn.Embedding(context, width) if position == "learned" else None
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary)
+        self.head = Head(width, vocabulary, silent)
         nn.init.normal_(self.embed.weight, std=0.5)
         if self.place is not None:
             nn.init.normal_(self.place.weight, std=0.5)
@@ -123,8 +123,8 @@ class _Decoder(Model):
 class Transformer(_Decoder):
     """See `TransformerConfig`."""
 
-    def __init__(self, config: "TransformerConfig", vocabulary: int, context: int) -> None:
-        super().__init__(config.width, config.position, vocabulary, context)
+    def __init__(self, config: "TransformerConfig", vocabulary: int, context: int, silent: int) -> None:
+        super().__init__(config.width, config.position, vocabulary, context, silent)
         rotary = config.position == "rotary"
         self.blocks = nn.ModuleList(Block(config.width, config.heads, rotary) for _ in range(config.layers))
 
@@ -155,15 +155,15 @@ class TransformerConfig(ModelConfig):
         require(1 <= self.layers <= 100, f"layers of transformer must lie between 1 and 100, not {self.layers}")
         require_width(self.name, self.width, self.heads)
 
-    def build(self, vocabulary: int, context: int) -> Transformer:
-        return Transformer(self, vocabulary, context)
+    def build(self, vocabulary: int, context: int, silent: int = 0) -> Transformer:
+        return Transformer(self, vocabulary, context, silent)
 
 
 class Looped(_Decoder):
     """See `LoopedConfig`."""
 
-    def __init__(self, config: "LoopedConfig", vocabulary: int, context: int) -> None:
-        super().__init__(config.width, config.position, vocabulary, context)
+    def __init__(self, config: "LoopedConfig", vocabulary: int, context: int, silent: int) -> None:
+        super().__init__(config.width, config.position, vocabulary, context, silent)
         self.loops = config.loops
         self.block = Block(config.width, config.heads, config.position == "rotary")
 
@@ -204,5 +204,5 @@ class LoopedConfig(ModelConfig):
         require(0 <= self.loops <= 1000, f"loops of looped must lie between 0 and 1000, not {self.loops}")
         require_width(self.name, self.width, self.heads)
 
-    def build(self, vocabulary: int, context: int) -> Looped:
-        return Looped(self, vocabulary, context)
+    def build(self, vocabulary: int, context: int, silent: int = 0) -> Looped:
+        return Looped(self, vocabulary, context, silent)

@@ -33,41 +33,43 @@ class FactorialStudy(Study):
         longer = 3 if budget == "full" else 1  # times as many steps
 
         def make(name: str, title: str, group: str, task: str, form: str, model: str = "transformer",
-                 rule: str = "adamw", *, steps: int, **more: Any) -> Arm:  # fmt: skip
-            return arm(name, title, group, task, form, model, rule, seeds=seeds, steps=longer * steps, **more)
+                 rule: str = "adamw", *, steps: int, train: int | None = 2000, **more: Any) -> Arm:  # fmt: skip
+            more = {"seeds": seeds, "steps": longer * steps, "train": train, **more}
+            return arm(name, title, group, task, form, model, rule, **more)
 
         grid = [
-            make("product-trace", "writes every step", PRODUCT, product, "trace", steps=400, train=2000),
-            make("product-direct", "answer only", PRODUCT, product, "direct", steps=600, train=2000),
-            make("product-recurrent", "recurrent, answers only", PRODUCT, product, "direct", "bilinear", steps=800,
-                 train=2000),
+            make("product-recurrent", "recurrent, answers only", PRODUCT, product, "direct", "bilinear", steps=600),
+            make("product-trace", "writes every step", PRODUCT, product, "trace", steps=400, batch=64),
+            make("product-direct", "answer only", PRODUCT, product, "direct", steps=500),
             make("product-recurrent-mixed", "recurrent, lengths 1–6 mixed", PRODUCT, mixed, "direct", "bilinear",
-                 steps=1500, train=2000),
-            make("thesis-direct", "answer only", THESIS, "factorial", "direct", letters, steps=300),
+                 steps=1500, batch=64),
+            make("thesis-direct", "answer only", THESIS, "factorial", "direct", letters, steps=250, train=None),
         ]  # fmt: skip
         if budget == "smoke":
             return grid
         return [
             *grid,
             make("product-recurrent-100k", "recurrent, 100,000 examples", PRODUCT, product, "direct", "bilinear",
-                 steps=1000, train=100_000, batch=512),
-            make("product-filler", "thinks in empty tokens", PRODUCT, product, "filler", steps=600, train=2000),
-            make("product-looped", "one layer looped six times", PRODUCT, product, "direct", "looped", steps=600,
-                 train=2000),
-            make("rules-sgd", "sgd", RULES, product, "direct", rule="sgd", steps=600, train=2000),
-            make("rules-gaf", "gaf", RULES, product, "direct", rule="gaf", steps=600, train=2000),
-            make("rules-gaf-sign", "gaf-sign", RULES, product, "direct", rule="gaf-sign", steps=600, train=2000),
-            make("random-labels", "random labels", CONTROLS, product, "direct", steps=600, train=2000,
-                 labels="random"),
-            make("sum-direct", "sum, answer only", CONTROLS, total, "direct", steps=600),
-            make("sum-trace", "sum, writes every step", CONTROLS, total, "trace", steps=400),
-            make("rising-direct", "answer only", RISING, rising, "direct", steps=600),
-            make("rising-trace", "writes every step", RISING, rising, "trace", steps=400),
-            make("rising-filler", "thinks in empty tokens", RISING, rising, "filler", steps=400),
-            make("rising-looped", "one layer, a loop a factor", RISING, rising, "direct", "looped", steps=400),
+                 steps=500, batch=512, train=100_000),
+            make("product-filler", "thinks in empty tokens", PRODUCT, product, "filler", steps=800, batch=64),
+            make("product-looped", "one layer looped six times", PRODUCT, product, "direct", "looped",
+                 "adamw:lr=0.006", steps=700, batch=64),
+            make("rules-sgd", "sgd", RULES, product, "direct", rule="sgd", steps=500),
+            make("rules-gaf", "gaf", RULES, product, "direct", rule="gaf", steps=500),
+            make("rules-gaf-sign", "gaf-sign", RULES, product, "direct", rule="gaf-sign", steps=500),
+            make("random-labels", "random labels", CONTROLS, product, "direct", steps=500, labels="random"),
+            make("sum-direct", "sum, answer only", CONTROLS, total, "direct", steps=600, batch=64, train=None),
+            make("sum-trace", "sum, writes every step", CONTROLS, total, "trace", steps=400, batch=64, train=None),
+            make("rising-direct", "answer only", RISING, rising, "direct", steps=600, batch=64, train=None),
+            make("rising-trace", "writes every step", RISING, rising, "trace", steps=400, batch=64, train=None),
+            make("rising-filler", "thinks in empty tokens", RISING, rising, "filler", steps=400, batch=64, train=None),
+            make("rising-recurrent", "recurrent, thinks in empty tokens", RISING, rising, "filler", "bilinear",
+                 steps=600, batch=64, train=None),
+            make("rising-looped", "one layer, a loop a factor", RISING, rising, "direct", "looped", steps=400,
+                 batch=64, train=None),
             make("thesis-tool", "writes the steps, a calculator multiplies", THESIS, "factorial", "tool", letters,
-                 steps=200),
-            make("thesis-trace", "writes every step", THESIS, "factorial", "trace", letters, steps=200),
+                 steps=150, train=None),
+            make("thesis-trace", "writes every step", THESIS, "factorial", "trace", letters, steps=150, train=None),
         ]  # fmt: skip
 
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:
