@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,7 @@ def _score(s: Any) -> str:
 
 
 def _mean(s: Any) -> str:
+    """The mean alone."""
     return _two(s["mean"] if s else None)
 
 
@@ -122,32 +124,23 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     """A study's answer, its table, and where the report lies."""
     console = Console()
     console.print(f"\n[bold]{escape(verdict['answer'])}[/bold]\n", highlight=False)
+    wide = console.width >= 140 or not console.is_terminal
+    shown = _score if wide else _mean  # a narrow window has no room for intervals
     table = RichTable(box=None, pad_edge=False, header_style="dim")
-    for head in (
-        "arm",
-        "finding",
-        "train",
-        "random",
-        "interpolation",
-        "extrapolation",
-        "chance",
-        "lockstep",
-        "s_max",
-    ):
+    for head in ("arm", "finding", "train", "random", "interpolation", "extrapolation", "chance", "lockstep", "s_max"):
         table.add_column(head, no_wrap=True)
     group = None
     for a in verdict["arms"]:
         if a["group"] != group:
             group = a["group"]
-            table.add_row(f"[dim]{escape(group.partition(':')[0])}[/]")
+            table.add_row(f"[dim]{escape(re.split('[:,]', group)[0])}[/]")
         word, colour = FINDINGS[a["finding"]]
         table.add_row(
-            escape(a["arm"]), f"[{colour}]{word}[/]", _score(a["train"]),
-            *(_score(a["splits"].get(t)) for t in ("random", "interpolation", "extrapolation")),
+            escape(a["arm"]), f"[{colour}]{word}[/]", shown(a["train"]),
+            *(shown(a["splits"].get(t)) for t in ("random", "interpolation", "extrapolation")),
             _two(a["chance"]), _mean(a["lockstep"]) if a["learned"] else "–", _mean(a["s_max"]),
         )  # fmt: skip
-    wide = console if console.width >= 130 else Console(width=150)
-    wide.print(table, highlight=False)
+    (Console(width=160) if wide else console).print(table, highlight=False)
     notes: dict[str, list[str]] = {}
     for a in verdict["arms"]:
         for n in a["notes"]:

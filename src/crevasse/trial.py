@@ -453,7 +453,7 @@ class _Run:
         if status != "done":
             notes.append(f"diverged at step {self.step}: the loss was not a number any more")
         if unreadable:
-            notes.append(f"{unreadable} tool calls could not be read; the outputs show them as they were written")
+            notes.append("some tool calls could not be read; the outputs show them as they were written")
         count = config.task.answer_count
         return {
             **judged,

@@ -124,8 +124,9 @@ def run_study(
 
 
 def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The verdict that the evidence gives, arm by arm in the order of the rows."""
-    names = list(dict.fromkeys(r["arm"] for r in rows))
+    """The verdict that the evidence gives, arm by arm; groups and arms in the order of their first rows."""
+    groups = list(dict.fromkeys(r["group"] for r in rows))
+    names = list(dict.fromkeys(r["arm"] for r in sorted(rows, key=lambda r: groups.index(r["group"]))))
     arms = [_arm_verdict([r for r in rows if r["arm"] == name]) for name in names]
     return {
         "study": study.name,
