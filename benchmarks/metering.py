@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from measure import Figure
-
 from crevasse.api import make_config
 from crevasse.trial import run_trial
+from measure import Figure
 
 
 def figures() -> Iterator[Figure]:

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from measure import Figure, seconds
 
 from crevasse.tasks import make_splits, parse_task
+from measure import Figure, seconds
 
 
 def figures() -> Iterator[Figure]:

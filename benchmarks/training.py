@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from measure import Figure, seconds
 from torch.nn import functional as F
 
 from crevasse.api import make_config
 from crevasse.formats.script import MARKS
 from crevasse.models import losses
 from crevasse.trial import Data, Rows, run_trial
+from measure import Figure, seconds
 
 STEPS, BATCH = 60, 128
 
@@ -31,7 +31,7 @@ def figures() -> Iterator[Figure]:
         )  # fmt: skip
         data = Data(config)
         ours, plain, trainer = [], [], []
-        for _ in range(6):  # the first round warms up
+        for _ in range(5):  # the first round warms up
             with tempfile.TemporaryDirectory() as folder:
                 ours.append(run_trial(config, Path(folder), meter=False)["seconds"])
             plain.append(plain_loop(config, data))

@@ -267,14 +267,24 @@ def test_factorial_is_metered_on_interpolation_and_says_so():
     assert any("extrapolation" in note for note in without_gap.notes)
 
 
-def test_a_smaller_factorial_set_surrounds_the_gap_or_is_refused():
-    try:
-        splits = make_splits(parse_task("factorial"), 8)
-    except UserError:
-        return
-    gap = splits.tests["interpolation"].x[:, 0]
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("train", "steer"), [(2, 0), (8, 0), (8, 5), (14, 12)])
+def test_a_smaller_factorial_set_still_surrounds_the_gap(train, steer, seed):
+    splits = make_splits(parse_task("factorial"), train, steer=steer, seed=seed)
+    gap = splits.tests["interpolation"].x
     assert splits.train.x.min() < gap.min()
     assert splits.train.x.max() > gap.max()
+
+
+def test_a_smaller_factorial_set_is_another_for_another_seed():
+    chosen = {tuple(make_splits(parse_task("factorial"), 8, seed=seed).train.x[:, 0]) for seed in range(6)}
+    assert len(chosen) > 1
+
+
+@pytest.mark.parametrize("held_out", [1, 3])
+def test_held_out_factorials_are_as_many_as_was_asked(held_out):
+    splits = make_splits(parse_task("factorial"), held_out=held_out)
+    assert {len(p) for p in (splits.validation, *splits.tests.values())} == {held_out}
 
 
 # --- configurations that nobody thought of --------------------------------------------------------
@@ -305,7 +315,7 @@ def specs(draw: st.DrawFn) -> str:
     return f"{name}:{first},T={train},gap={gap},beyond={beyond}"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(spec=specs(), seed=st.integers(0, 2**32), share=st.one_of(st.none(), st.floats(0.01, 1)))
 def test_any_configuration_is_held_out_by_content(spec, seed, share):
     task = parse_task(spec)
@@ -388,6 +398,14 @@ def test_nothing_is_validation_for_one_training_size_and_test_for_another():
     made = [make_splits(task, n) for n in (1000, 8000, 9000)]
     for one, other in itertools.permutations(made, 2):
         assert not keys(task, one.validation) & keys(task, other.tests["random"])
+
+
+def test_what_is_still_held_out_in_a_small_domain_was_held_out_before():
+    task = parse_task("modular:op=sub")
+    made = [make_splits(task, n, held_out=2000) for n in (1000, 8000, 9000, 9400)]
+    for one, other in itertools.pairwise(made):
+        assert keys(task, other.validation) < keys(task, one.validation)
+        assert keys(task, other.tests["random"]) < keys(task, one.tests["random"])
 
 
 @pytest.mark.parametrize("spec", ["iterated-product", "modular", "parity"])
