@@ -133,6 +133,8 @@ class Table(Mapping[str, Entry], Generic[T]):
                 and f.default is dataclasses.MISSING
                 and f.default_factory is dataclasses.MISSING
             ]
+            if not missing:
+                raise
             raise UserError(f"{self.kind} {name} needs {', '.join(missing)}") from None
 
     def _nested(self, cls: type[T], key: str, value: Any, options: dict[str, Any]) -> Any:

@@ -38,11 +38,12 @@ def wilson_pair(task: Task, row: Row) -> Hashable:
 
 
 def same_terms(task: Task, row: Row) -> Hashable:
-    """A progression by its terms, in any order."""
+    """A progression by its terms, in any order, and by those with the other sign."""
     if len(row) == 1:
         return row[0]
     a, d, n = row
-    return tuple(sorted(Counter((a + i * d) % task.p for i in range(n)).items()))
+    terms = [(a + i * d) % task.p for i in range(n)]
+    return frozenset(tuple(sorted(v)) for v in (terms, [(task.p - t) % task.p for t in terms]))
 
 
 def same_square(task: Task, row: Row) -> Hashable:

@@ -25,7 +25,7 @@ class Affine(Recursion):
     name: ClassVar[str] = "affine"
     facts: ClassVar[Facts] = Facts(
         recursive=True,
-        closed_form="one map: aⁿx + b(aⁿ − 1)/(a − 1); fresh maps: none",
+        closed_form="one map: aⁿx + b(aⁿ − 1)/(a − 1), for a = 1 x + nb; fresh maps: none",
         depth="TC0 (iterated product of 2×2 matrices: Hesse, Allender, Barrington 2002)",
         control="quadratic",
     )
@@ -108,7 +108,7 @@ class Quadratic(Recursion):
     facts: ClassVar[Facts] = Facts(
         recursive=True,
         closed_form="for c = 0 and c = −2 only",
-        depth="serial (conjectured: repeated squaring, Rivest, Shamir, Wagner 1996)",
+        depth="serial (conjectured, by analogy with repeated squaring modulo a composite: Rivest, Shamir, Wagner 1996)",
         control="quadratic with c = 0 against c = 1",
     )
     symmetries: ClassVar[str | None] = "x and −x"

@@ -1,7 +1,7 @@
 """Products and sums over a progression a, a+d, a+2d, …: the same problems, irreducible and reducible."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -33,8 +33,12 @@ class _Progression(Recursion):
         )
 
     def canonical(self, x: Ints) -> Ints:
-        # The terms in order of size: the same read backwards, for n = 1 whatever d, and around the residues.
-        return np.sort(np.column_stack([x[:, 0], self.operands(x)[:, :, 0]]), axis=1)
+        # The terms in order of size: the same read backwards, for n = 1 whatever d, and around the residues. With
+        # every sign turned the answer is the same up to sign, so the smaller of the two stands for both.
+        terms = np.sort(np.column_stack([x[:, 0], self.operands(x)[:, :, 0]]), axis=1)
+        turned = np.sort(np.where(terms == BLANK, BLANK, -terms % self.p), axis=1)
+        row, column = np.arange(len(x)), (terms != turned).argmax(1)
+        return np.where((turned[row, column] < terms[row, column])[:, None], turned, terms)
 
     @property
     def answer_count(self) -> int | None:
@@ -64,7 +68,7 @@ class RisingProduct(_Progression):
         depth="TC0 (iterated product: Hesse, Allender, Barrington 2002)",
         control="sum",
     )
-    symmetries: ClassVar[str | None] = "the same factors in another order"
+    symmetries: ClassVar[str | None] = "the same factors in another order, or all with the other sign"
 
     p: int = 31  # prime modulus
     n: Sizes = parse_sizes("2-4+6-8")  # training numbers of factors
@@ -126,7 +130,7 @@ class Sum(_Progression):
 
     @property
     def symmetries(self) -> str:  # type: ignore[override]
-        return "the same terms in another order" if self.p else "none"
+        return "the same terms in another order, or all with the other sign" if self.p else "none"
 
     @property
     def train_sizes(self) -> Sizes:
@@ -163,6 +167,3 @@ class Sum(_Progression):
     def _last_operand(self, x: Ints) -> Ints:
         # Plain: written n, n + (n−1), …, but n is what the sum to n adds to the sum to n − 1.
         return super()._last_operand(x) if self.p else x
-
-    def spell(self, value: Any) -> str:
-        return str(value)

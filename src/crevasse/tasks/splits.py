@@ -11,12 +11,12 @@ steer) is the first half of one of 2000, until a small domain has no room left: 
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crevasse.errors import UserError
+from crevasse.errors import UserError, unknown
 from crevasse.spec import Sizes, describe, require
 from crevasse.tasks.base import BLANK, LISTED, Ints, Solution, Task
 
@@ -72,6 +72,8 @@ def make_splits(
     a held-out split would be empty.
     """
     require(train is None or train > 0, f"the training set must have at least one problem, not {train}")
+    if labels not in get_args(Labels):
+        raise unknown("kind of labels", labels, get_args(Labels))
     require(held_out > 0, f"held-out splits must have at least one problem, not {held_out}")
     require(0 <= steer < (train or 10**12), f"steer must be at least 0 and below train ({train}), not {steer}")
     require(0 <= noise <= 1, f"noise must lie between 0 and 1, not {noise}")
