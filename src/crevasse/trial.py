@@ -449,7 +449,7 @@ class _Run:
             else:
                 judged["splits"][name] = exact
                 judged["rule_score"][name] = self._rule_score(problems)
-                scores: dict[str, float] = {**non_learner_scores(data.splits.train, problems)}
+                scores = non_learner_scores(data.splits.train, problems)
                 if config.task.kind == "text":
                     scores.pop("nearest")  # it would compare row numbers of a file
                 judged["non_learners"][name] = scores
