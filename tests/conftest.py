@@ -30,3 +30,11 @@ def small() -> Callable[..., TrialConfig]:
         return make_config(task, form, model, rule, **{**defaults, **fields})
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Left out of `make fast`: the tests that start a real browser, or a process a command."""
+    for item in items:
+        starts_processes = item.path.name == "test_cli.py" and "mistake_gets_one_line" not in item.name
+        if item.path.parent.name == "report" or starts_processes:
+            item.add_marker(pytest.mark.slow)

@@ -75,6 +75,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bitwise_as_if_it_had_not_been(tmp_path, small):
     config = small(form="trace", model="transformer:width=32", rule="gaf:threshold=1.2", steps=150)
     run_trial(config, tmp_path / "whole")
@@ -162,9 +163,11 @@ def test_the_ledger_holds_what_the_result_says(tmp_path, small):
     assert result["ceiling"] == {"train": 1.0, "random": 1.0, "extrapolation": 1.0}
 
 
+@pytest.mark.slow
 def test_a_learner_that_finds_the_rule_and_one_that_memorises_are_told_apart(tmp_path, small):
-    learner = {"form": "trace", "model": "transformer:width=64", "steps": 300, "train": 400}
-    finds = run_trial(small("iterated-product:p=7,T=3-4,beyond=5", **learner), tmp_path)["result"]
+    learner = {"form": "trace", "model": "transformer", "rule": "adamw"}
+    sizes = {"steps": 400, "batch": 64, "train": 2000, "held_out": 200}
+    finds = run_trial(small("iterated-product", **learner, **sizes), tmp_path)["result"]
     random = run_trial(small(steps=500, labels="random", train=60), tmp_path)["result"]
     assert finds["splits"]["random"] > 0.9
     assert finds["rule_score"]["random"] > 0.9
