@@ -380,7 +380,7 @@ class _Run:
         if self.data.one_token:
             self.last_exact = held_out[1]
             self.ledger.note(self.step, train_exact=train[1], held_out_exact=held_out[1])
-        elif self.step % (every * max(round(steps / every / 4), 1)) == 0 and 0 < self.step < steps:
+        elif self.step % (every * max(round(steps / every / 3), 1)) == 0 and 0 < self.step < steps:
             train_exact, self.last_exact = (self._exact(s) for s in ("train", "validation"))
             self.ledger.note(self.step, train_exact=train_exact, held_out_exact=self.last_exact)
         seconds = time.perf_counter() - began
@@ -398,7 +398,7 @@ class _Run:
         targets = tokens[:, first + 1 :][loss[:, first + 1 :]]
         return float(each.mean()), float((logits.argmax(1) == targets).float().mean())
 
-    def _exact(self, split: str, limit: int = 64) -> float:
+    def _exact(self, split: str, limit: int = 32) -> float:
         """Exact match from free running on the first problems of train or validation."""
         encoded, problems = self._split(split)
         some = _head(encoded, limit)
