@@ -190,8 +190,6 @@ class Data:
         self.train = self.encode(self.splits.train)
         self.validation = self.encode(self.splits.validation)
         self.tests = {name: self.encode(p) for name, p in self.splits.tests.items()}
-        if not config.format.spelt_out and config.rule.microbatches() > len(self.train):
-            raise UserError(f"{config.rule.name} splits a batch in {config.rule.microbatches()} parts")
         #: Loss of guessing uniformly among the tokens that a learner is ever asked to write.
         self.uniform = math.log(max(len(np.unique(self.train.tokens[self.train.loss])), 2))
         #: An answer of fixed width contains no mark, so none is ever written.

@@ -27,7 +27,28 @@ def agreeing(gradients: Tensor, threshold: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Gaf(Rule):
+class _Filter(Rule):
+    """A plain rule behind a filter that compares the gradients of k microbatches."""
+
+    base: BaseRule = AdamW()
+    k: int = 2  # microbatches
+
+    def __post_init__(self) -> None:
+        require(
+            isinstance(self.base, BaseRule),
+            f"base of {self.name} must be a plain rule such as sgd or adamw, not {self.base}",
+        )
+        require(2 <= self.k <= 1024, f"k of {self.name} must lie between 2 and 1024, not {self.k}")
+
+    def microbatches(self) -> int:
+        return self.k
+
+    def init(self, weights: Tensor) -> State:
+        return self.base.init(weights)
+
+
+@dataclass(frozen=True)
+class Gaf(_Filter):
     """The base rule on the mean of the microbatch gradients that agree; no step where fewer than two do.
 
     After Chaubard et al. 2024, "Beyond gradient averaging in parallel optimization". For k = 2 the same as
@@ -41,23 +62,11 @@ class Gaf(Rule):
 
     name: ClassVar[str] = "gaf"
 
-    base: BaseRule = AdamW()
-    k: int = 2  # microbatches
     threshold: float = 0.97  # largest cosine distance at which a microbatch agrees with the others
 
     def __post_init__(self) -> None:
-        require(
-            isinstance(self.base, BaseRule),
-            f"base of gaf must be a plain rule such as sgd or adamw, not {self.base}",
-        )
-        require(2 <= self.k <= 1024, f"k of gaf must lie between 2 and 1024, not {self.k}")
+        super().__post_init__()
         require(0 <= self.threshold <= 2, f"threshold of gaf is a cosine distance, 0 to 2, not {self.threshold}")
-
-    def microbatches(self) -> int:
-        return self.k
-
-    def init(self, weights: Tensor) -> State:
-        return self.base.init(weights)
 
     def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Update:
         losses, gradients = oracle.microbatch_gradients(self.k)
@@ -69,7 +78,7 @@ class Gaf(Rule):
 
 
 @dataclass(frozen=True)
-class GafSign(Rule):
+class GafSign(_Filter):
     """The base rule on the mean gradient, kept only where all microbatches agree in sign (and within epsilon).
 
     The filter of the thesis: an entry is kept where two half-batches have the same sign and differ by less
@@ -79,26 +88,14 @@ class GafSign(Rule):
 
     name: ClassVar[str] = "gaf-sign"
 
-    base: BaseRule = AdamW()
-    k: int = 2  # microbatches
     epsilon: float | None = None  # entries must differ by less than this; none: the sign alone decides
 
     def __post_init__(self) -> None:
-        require(
-            isinstance(self.base, BaseRule),
-            f"base of gaf-sign must be a plain rule such as sgd, not {self.base}",
-        )
-        require(2 <= self.k <= 1024, f"k of gaf-sign must lie between 2 and 1024, not {self.k}")
+        super().__post_init__()
         require(
             self.epsilon is None or self.epsilon > 0,
             f"epsilon of gaf-sign must be positive, not {self.epsilon}",
         )
-
-    def microbatches(self) -> int:
-        return self.k
-
-    def init(self, weights: Tensor) -> State:
-        return self.base.init(weights)
 
     def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Update:
         losses, gradients = oracle.microbatch_gradients(self.k)
