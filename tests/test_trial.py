@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -349,13 +350,9 @@ def test_a_worker_that_is_killed_costs_a_try_not_the_trial(tmp_path, small):
 
     def kill_once(event):
         if event.progress is not None and not killed:
-            for line in subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.split(
-                "\n"
-            ):
-                pid, _, args = line.strip().partition(" ")
-                if "forkserver" in args and pid.isdigit() and _is_worker(int(pid)):
-                    os.kill(int(pid), signal.SIGKILL)
-                    killed.append(pid)
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                killed.append(worker.pid)
 
     other = small(steps=400, form="trace", seed=1)
     records = run_all([config, other], tmp_path, on_event=kill_once, workers=2)
@@ -363,16 +360,6 @@ def test_a_worker_that_is_killed_costs_a_try_not_the_trial(tmp_path, small):
     assert [r["status"] for r in records] == ["done", "done"]
     assert [r["id"] for r in records] == [config.id, other.id]
 
-
-def _is_worker(pid):
-    """A child of the fork server: its parent is a fork server too."""
-    with open(f"/proc/{pid}/stat") as f:
-        parent = int(f.read().rpartition(")")[2].split()[1])
-    try:
-        with open(f"/proc/{parent}/cmdline") as f:
-            return "forkserver" in f.read()
-    except OSError:
-        return False
 
 
 def test_one_trial_that_cannot_run_does_not_stop_the_others(tmp_path, small):
