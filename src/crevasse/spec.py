@@ -50,6 +50,12 @@ class Named:
     name: ClassVar[str]
     #: The one field that follows the colon as it stands, whatever its characters (``pairs:FILE``).
     bare: ClassVar[str | None] = None
+    #: The field that may stand first, without its name (``pretrained:FOLDER,lora=16``).
+    leading: ClassVar[str | None] = None
+
+
+#: Metadata of a field that follows from the others and from files: kept in the config, left out of `describe`.
+DERIVED = {"derived": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +97,14 @@ class Table(Mapping[str, Entry], Generic[T]):
         """``"name:key=value,key=value"`` -> the object. `defaults` are fields that the text may override."""
         name, _, rest = text.partition(":")
         options = dict(defaults)
-        bare = self.cls(name.strip()).bare
-        if bare and rest:
-            return self.build(name.strip(), {**options, bare: rest})
-        for item in filter(None, rest.split(",")):
+        cls = self.cls(name.strip())
+        if cls.bare and rest:
+            return self.build(name.strip(), {**options, cls.bare: rest})
+        for place, item in enumerate(filter(None, rest.split(","))):
             key, equals, value = item.partition("=")
-            if not equals:
+            if not equals and place == 0 and cls.leading:
+                key, value = cls.leading, item
+            elif not equals:
                 raise UserError(f"{self.kind} option {item!r} is not of the form key=value (in {text!r})")
             options[key.strip()] = value.strip()
         return self.build(name.strip(), options)
@@ -209,12 +217,15 @@ def describe(thing: Named) -> str:
     """The short text that `Table.parse` reads back: the name, and the fields that differ from their default."""
     if thing.bare:
         return f"{thing.name}:{getattr(thing, thing.bare)}"
-    changed = []
+    changed: list[str] = []
     for field in dataclasses.fields(thing):  # type: ignore[arg-type]
         value = getattr(thing, field.name)
-        if not field.init or value == field.default:
+        leads = field.name == thing.leading
+        if not field.init or field.metadata.get("derived") or (value == field.default and not leads):
             continue
-        if isinstance(value, Named):
+        if leads:
+            changed.insert(0, str(value))
+        elif isinstance(value, Named):
             inner, _, options = describe(value).partition(":")
             changed.append(f"{field.name}={inner}")
             changed += [f"{field.name}.{o}" for o in filter(None, options.split(","))]

@@ -61,7 +61,9 @@ class Live:
         self._take(event, f"trial {event.number + 1}")
 
     def _take(self, event: "Event", label: str) -> None:
-        if event.progress is not None:
+        if event.progress is not None and event.progress.note is not None:
+            self._note(f"{label}: {event.progress.note}")
+        elif event.progress is not None:
             self._running[event.number] = (label, event.progress)
         else:
             self._running.pop(event.number, None)

@@ -5,6 +5,7 @@ can be killed at any moment; run again, it goes on from its last checkpoint and 
 happened. Everything that is random is drawn from the seed and the step, never from what ran before.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,7 +13,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +27,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from crevasse import store
+from crevasse import memory, processes, store
 from crevasse.errors import UserError
-from crevasse.formats import FORMATS, Encoded, Format
+from crevasse.formats import FORMATS, Encoded, Format, Script
+from crevasse.formats.faults import Fault, first_fault
 from crevasse.formats.generate import Output, generate, token_limit
 from crevasse.formats.script import MARKS
+from crevasse.formats.text import TextScript
 from crevasse.models import MODELS, ModelConfig, count_parameters, losses
 from crevasse.probes import lockstep
+from crevasse.processes import World
 from crevasse.rules import RULES, Cost, Oracle, Rule, Weights
 from crevasse.spec import Named, describe, require, to_json
 from crevasse.tasks import TASKS, Problems, Task, make_splits
@@ -42,6 +47,8 @@ from crevasse.tasks.splits import Labels
 REVISION = 1
 #: Seconds between checkpoints.
 CHECKPOINT_SECONDS = 10.0
+#: A pass reads all weights and adds up a gradient for each; that costs about as much as so many tokens.
+PASS_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,9 @@ class TrialConfig:
     held_out: int = 1000  # at most so many problems in each held-out split
     labels: Labels = "true"  # true, random (answers shuffled) or noisy (a share of them wrong)
     noise: float = 0.0  # that share
-    steps: int = 1000
+    steps: int = 1000  # 0: the model is judged as it is
     batch: int = 128  # examples a step; at most the training set
+    chunk: int = 0  # tokens (padding included) that go through the model at once; 0: the whole batch
     schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate, after the warm-up
     warmup: float = 0.05  # share of the steps in which the rate rises from 0
     probe_every: int = 20  # steps between readings of both losses; closer at the start
@@ -68,8 +76,8 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("steps", 1, 10**9), ("batch", 1, 10**7), ("probe_every", 1, 10**9), ("probe_rows", 1, 10**6),
-            ("held_out", 1, 10**6), ("seed", 0, 2**31 - 1),
+            ("steps", 0, 10**9), ("batch", 1, 10**7), ("probe_every", 1, 10**9), ("probe_rows", 1, 10**6),
+            ("held_out", 1, 10**6), ("chunk", 0, 10**9), ("seed", 0, 2**31 - 1),
         ):  # fmt: skip
             value = getattr(self, name)
             require(low <= value <= high, f"{name} must lie between {low} and {high}, not {value}")
@@ -82,6 +90,8 @@ class TrialConfig:
         require(self.noise == 0 or self.labels == "noisy", "noise goes with labels=noisy")
         if getattr(self.format, "arithmetic", "exact") == "rounded" and self.labels != "true":
             raise UserError("rounded arithmetic computes its own traces, so it goes with true labels only")
+        if self.format.shots and self.steps:
+            raise UserError("shots show training problems to a model as it is: they go with steps=0")
 
     def to_json(self) -> dict[str, Any]:
         """Every field, written out; `from_json` is the inverse."""
@@ -123,6 +133,7 @@ class Progress:
     held_out_loss: float
     held_out_exact: float | None  # the last reading
     seconds: float
+    note: str | None = None  # something to tell once
 
 
 # --- data ----------------------------------------------------------------------------------------------------
@@ -149,9 +160,14 @@ class Rows:
             int(targets.argmax()) - 1,
         )
 
-    @property
+    @cached_property
     def ragged(self) -> bool:
         return bool((self.lengths != self.tokens.shape[1]).any())
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(row,) positions with loss"""
+        return self.loss.sum(1)
 
     def pick(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
         """The arguments of `losses` after the model: padding that no picked row needs is cut off."""
@@ -161,32 +177,45 @@ class Rows:
             tokens, loss = tokens[:, :end], loss[:, :end]
         return tokens.long(), loss, steps, self.first
 
-    def buckets(self, rows: Tensor) -> list[Tensor]:
-        """The rows in one or two groups of similar length, whichever computes less padding.
+    def buckets(self, rows: Tensor, chunk: int = 0) -> list[Tensor]:
+        """The rows in groups of similar length, none of more than `chunk` tokens (0: no limit) where it can be split.
 
-        Two groups cost a second pass over the layers' overhead, so they have to save a quarter.
+        A group costs a pass of its own over all weights, as much as some tokens do: splitting one has to save more
+        than that, and a quarter of what the group costs.
         """
-        if not self.ragged or len(rows) < 2:
+        if len(rows) < 2:
             return [rows]
-        lengths, order = self.lengths[rows].sort()
-        count = torch.arange(1, len(rows))
-        split = count * lengths[:-1] + (len(rows) - count) * lengths[-1]
-        best = int(split.argmin())
-        if int(split[best]) > 0.75 * len(rows) * int(lengths[-1]):
-            return [rows]
-        return [rows[order[: best + 1]], rows[order[best + 1 :]]]
+        width = int(self.lengths[rows].max())
+        at, saved = 0, 0
+        if self.ragged:
+            lengths, order = self.lengths[rows].sort()
+            rows = rows[order]
+            count = torch.arange(1, len(rows))
+            sizes = count * lengths[:-1] + (len(rows) - count) * lengths[-1]
+            at, saved = int(sizes.argmin()) + 1, len(rows) * width - int(sizes.min())
+        if saved < PASS_TOKENS or 4 * saved < len(rows) * width:
+            if not chunk or len(rows) * width <= chunk:
+                return [rows]
+            at = len(rows) // 2
+        return self.buckets(rows[:at], chunk) + self.buckets(rows[at:], chunk)
+
+    def padded(self, groups: Sequence[Tensor]) -> int:
+        """Tokens that go through the model for these groups, padding included."""
+        return sum(len(g) * int(self.lengths[g].max()) for g in groups if len(g))
 
 
 class Data:
     """A config's problems, encoded."""
 
     def __init__(self, config: TrialConfig) -> None:
-        self.form, self.script = config.format, config.format.script(config.task)
+        self.tokenizer = config.model.tokenizer()
+        self.form, self.script = config.format, config.format.script(config.task, self.tokenizer)
         data_seed = config.seed if config.data_seed is None else config.data_seed
         self.splits = make_splits(
             config.task, config.train, steer=config.steer, held_out=config.held_out, seed=data_seed,
             labels=config.labels, noise=config.noise,
         )  # fmt: skip
+        self.preamble = self.form.preamble(self.script, self.splits.train)
         self.train = self.encode(self.splits.train)
         self.validation = self.encode(self.splits.validation)
         self.tests = {name: self.encode(p) for name, p in self.splits.tests.items()}
@@ -194,12 +223,29 @@ class Data:
         self.uniform = math.log(max(len(np.unique(self.train.tokens[self.train.loss])), 2))
         #: An answer of fixed width contains no mark, so none is ever written.
         self.silent = len(MARKS) if self.form.fixed_width(self.script) else 0
-        self.context = max(map(token_limit, (self.train, self.validation, *self.tests.values())))
+        self.notes = [*self.splits.notes, *_notes(self.script, self.form)]
+        fixed = self.form.fixed_width(self.script)
+        self.context = max(token_limit(e, fixed) for e in (self.train, self.validation, *self.tests.values()))
         #: One token an answer: reading it off with the true prompt is the same as running freely.
         self.one_token = self.form.fixed_width(self.script) and self.train.answers.shape[1] == 1
 
     def encode(self, problems: Problems) -> Encoded:
-        return self.form.encode(self.script, problems)
+        return self.form.encode(self.script, problems, self.preamble)
+
+
+def _notes(script: Script, form: Format) -> list[str]:
+    """What a reader should know about how the documents are written."""
+    notes = []
+    if isinstance(script, TextScript) and (merged := script.merged_digits):
+        notes.append(
+            f"the tokenizer merges digits ({merged} is one token): numbers are words to it, and copying and counting "
+            "have to be learnt for each of them"
+        )
+    if form.shots:
+        notes.append(
+            f"{form.shots} solved training problems stand before each problem, so the training score counts them"
+        )
+    return notes
 
 
 # --- the loop ------------------------------------------------------------------------------------------------
@@ -248,12 +294,17 @@ def run_trial(
     Raises UserError for data that cannot be made, and for a folder that is damaged, in use or not writable.
     """
     folder = store.make_folder(root) / "trials" / config.id
-    with store.owned(folder):
-        if (folder / store.TRIAL).exists():
-            record = store.load_trial(folder)
-            if record["status"] in ("done", "diverged"):
-                return record
-        return _Run(config, folder, threads, checkpoint_seconds, progress, meter).run()
+    with processes.joined() as world, contextlib.ExitStack() as stack:
+
+        def found() -> dict[str, Any] | None:
+            stack.enter_context(store.owned(folder))
+            if (folder / store.TRIAL).exists():
+                record = store.load_trial(folder)
+                if record["status"] in ("done", "diverged"):
+                    return record
+            return None
+
+        return world.agree(found) or _Run(config, folder, world, threads, checkpoint_seconds, progress, meter).run()
 
 
 class _Run:
@@ -263,14 +314,15 @@ class _Run:
         self,
         config: TrialConfig,
         folder: Path,
+        world: World,
         threads: int,
         checkpoint_seconds: float,
         progress: Callable[[Progress], None] | None,
         meter: bool,
     ) -> None:
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.world = config, folder, world
         self.checkpoint_seconds, self.report, self.meter = checkpoint_seconds, progress, meter
-        resumed = self._read_checkpoint()
+        resumed = world.agree(self._read_checkpoint)
         self.threads = int(resumed["threads"]) if resumed else threads
         torch.set_num_threads(self.threads)
 
@@ -287,14 +339,19 @@ class _Run:
             Rows.of(_head(e, limit)) for e in (self.data.train, self.data.validation)
         )
 
+        self.step, self.seconds, self.last_exact = 0, 0.0, float("nan")
+        self.memory = self._count_memory()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(config.seed, "weights"))
-            self.model = config.model.build(len(self.data.script.vocabulary), self.data.context, self.data.silent)
+            self.model = config.model.build(self.data.script.size, self.data.context, self.data.silent)
+        if self.data.tokenizer is not None:
+            self.model.introduce(self.data.tokenizer.pieces)
+        self.notes = [*self.data.notes, *self.model.notes]
         self.weights = Weights(self.model)
         self.state = config.rule.init(self.weights.flat)
         self.ledger, self.cost = Ledger(config.steps), Cost()
         self.clock: list[tuple[int, float]] = []
-        self.step, self.seconds, self.last_exact = 0, 0.0, float("nan")
+        self.tokens_read = self.tokens_padded = 0  # in training, without and with padding
         if resumed:
             self._restore(resumed)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -304,13 +361,13 @@ class _Run:
         if self.meter:
             self._write_record("running", None, {})
         began = time.perf_counter() - self.seconds
-        saved = time.perf_counter()
+        saved, wait = time.perf_counter(), self.checkpoint_seconds
         status = "done"
         try:
             while self.step < config.steps:
                 if self.meter:
                     self._probe(began)
-                oracle = Oracle(self._objective, self.weights, self._batch_rows(), self.cost)
+                oracle = Oracle(self._objective, self.weights, self._batch_rows(), self.cost, self.world.sum)
                 update = config.rule.update(oracle, self.weights.flat, self.state, self._scale())
                 loss = float(update.loss)
                 ledger.note(self.step, loss=loss, agreed=update.agreed)
@@ -320,10 +377,13 @@ class _Run:
                     break
                 self.weights.flat.copy_(update.weights)
                 self.state = update.state
-                if self.meter and time.perf_counter() - saved > self.checkpoint_seconds:
+                if self.meter and time.perf_counter() - saved > wait:
                     self.seconds = time.perf_counter() - began
+                    now = time.perf_counter()
                     self._write_checkpoint()
                     saved = time.perf_counter()
+                    # A large model's checkpoint takes long to write: at most one part in twenty goes into it.
+                    wait = max(self.checkpoint_seconds, 20 * (saved - now))
         except KeyboardInterrupt:
             self.seconds = time.perf_counter() - began
             self._write_checkpoint()
@@ -341,9 +401,36 @@ class _Run:
         result |= {"seconds": round(self.seconds, 2), "train_seconds": round(train_seconds, 2)}
         return self._finish(status, result)
 
-    def _objective(self, rows: Tensor) -> Tensor:
-        parts = [losses(self.model, *self.rows.pick(some))[0] for some in self.rows.buckets(rows)]
-        return torch.cat(parts).mean()
+    def _objective(self, rows: Tensor) -> Iterator[Tensor]:
+        """The mean loss of these rows over all their targets, in parts; of several processes, this one's share."""
+        targets, share = int(self.rows.targets[rows].sum()), self.world.share(rows)
+        groups = self._groups(self.rows, share)
+        self.tokens_read += int(self.rows.lengths[share].sum())
+        self.tokens_padded += self.rows.padded(groups)
+        for group in groups:
+            yield losses(self.model, *self.rows.pick(group))[0].sum() / targets
+
+    def _groups(self, rows: Rows, chosen: Tensor) -> list[Tensor]:
+        return rows.buckets(chosen, self.config.chunk) if len(chosen) else []
+
+    def _count_memory(self) -> memory.Estimate | None:
+        """What training will take, told before it starts, for models that take much. Raises UserError."""
+        rows = self.rows
+        largest = rows.lengths.sort(descending=True).indices[: -(-self.batch // self.world.size)]
+        group = max(self._groups(rows, largest), key=lambda g: rows.padded([g]))
+        needs = self.config.model.needs(rows.padded([group]), int(rows.targets[group].sum()))
+        if needs is None or not self.config.steps:
+            return None
+        found, free = memory.estimate(needs, self.config.rule), memory.available()
+        memory.require_memory(found, free)
+        documents = f"{len(rows.tokens)} documents of {int(rows.lengths.sum())} tokens"
+        memory.keep_pages()
+        self._say(f"{found}, {memory.gib(free)} GiB are free; {documents}")
+        return found
+
+    def _say(self, note: str) -> None:
+        if self.report is not None:
+            self.report(Progress(self.step, self.config.steps, math.nan, math.nan, None, self.seconds, note))
 
     def _batch_rows(self) -> Tensor:
         """Rows of this step's batch: each epoch is a permutation of its own; a last part batch is left out."""
@@ -390,11 +477,15 @@ class _Run:
     @torch.no_grad()
     def _read(self, rows: Rows) -> tuple[float, float]:
         """Mean loss and token accuracy, over the positions with loss, of a fixed batch."""
-        picked = rows.pick(torch.arange(len(rows.tokens)))
-        each, logits = losses(self.model, *picked)
-        tokens, loss, _, first = picked
-        targets = tokens[:, first + 1 :][loss[:, first + 1 :]]
-        return float(each.mean()), float((logits.argmax(1) == targets).float().mean())
+        total, right = 0.0, 0
+        for group in self._groups(rows, torch.arange(len(rows.tokens))):
+            tokens, loss, steps, first = rows.pick(group)
+            each, logits = losses(self.model, tokens, loss, steps, first)
+            targets = tokens[:, first + 1 :][loss[:, first + 1 :]].to(logits.device)
+            total += float(each.sum())
+            right += int((logits.argmax(1) == targets).sum())
+        count = int(rows.targets.sum())
+        return total / count, right / count
 
     def _exact(self, split: str, limit: int = 32) -> float:
         """Exact match from free running on the first problems of train or validation."""
@@ -418,8 +509,8 @@ class _Run:
         step = lockstep(ledger.curve("train_loss")[probed], ledger.curve("held_out_loss")[probed], data.uniform)
         agreed = ledger.curve("agreed")[: self.step]
         moved = int((agreed > 0).sum())
-        notes = list(data.splits.notes)
-        if moved == 0:
+        notes = list(self.notes)
+        if self.step and moved == 0:
             notes.append(f"nothing moved: all {self.step} steps were filtered out")
         judged: dict[str, Any] = {
             "train": None,
@@ -429,6 +520,7 @@ class _Run:
             "non_learners": {},
         }
         outputs: dict[str, list[dict[str, Any]]] = {}
+        faults: dict[str, dict[str, int]] = {}
         unreadable = 0
         for name in ("train", *data.tests) if status == "done" else ():
             encoded, problems = self._split(name)
@@ -440,7 +532,9 @@ class _Run:
             written = generate(self.model, data.form, data.script, encoded, problems.x)
             exact = float(np.mean([o.correct for o in written]))
             unreadable += sum(len(o.unreadable) for o in written)
-            outputs[name] = self._samples(encoded, written)
+            broken = [first_fault(data.script, encoded, i, o) for i, o in enumerate(written)]
+            faults[name] = dict(sorted(Counter(f.kind for f in broken if f is not None).items()))
+            outputs[name] = self._samples(encoded, written, broken)
             judged["ceiling"][name] = data.form.ceiling(data.script, problems)
             if name == "train":
                 judged["train"] = exact
@@ -473,23 +567,30 @@ class _Run:
             "examples": {"train": len(data.train), "validation": len(data.validation)}
             | {name: len(e) for name, e in data.tests.items()},
             "unreadable_calls": unreadable,
+            "faults": faults,
+            "padding": round(1 - self.tokens_read / self.tokens_padded, 4) if self.tokens_padded else 0.0,
+            "memory": None if self.memory is None else self.memory.total,
+            "peak_memory": None if self.memory is None else memory.peak(),
             "notes": notes,
             "outputs": outputs,
         }
 
-    def _samples(self, encoded: Encoded, written: list[Output], each: int = 4) -> list[dict[str, Any]]:
+    def _samples(
+        self, encoded: Encoded, written: list[Output], broken: list[Fault | None], each: int = 5
+    ) -> list[dict[str, Any]]:
         """The first right and the first wrong outputs of a split, as text."""
         right = [i for i, o in enumerate(written) if o.correct][:each]
         wrong = [i for i, o in enumerate(written) if not o.correct][:each]
-        text = self.data.script.text
+        text, skip = self.data.script.text, len(self.data.preamble)
         return [
             {
-                "problem": text(encoded.tokens[i, : encoded.prompt[i]].tolist()),
+                "problem": text(encoded.tokens[i, skip : encoded.prompt[i]].tolist()),
                 "written": text(written[i].tokens),
                 "answer": None if (answer := written[i].answer) is None else text(answer),
                 "expected": text(encoded.answers[i].tolist()),
                 "correct": written[i].correct,
                 "unreadable": list(written[i].unreadable),
+                "fault": None if (fault := broken[i]) is None else dataclasses.asdict(fault),
             }
             for i in (*right, *wrong)
         ]
@@ -516,6 +617,8 @@ class _Run:
     # --- on disk -------------------------------------------------------------------------------------------
 
     def _finish(self, status: str, result: dict[str, Any]) -> dict[str, Any]:
+        if not self.world.first:
+            return self._record(status, result, {})
         folder = self.folder
         self.ledger.write(folder / store.LEDGER, self.step + (status == "done"))
         steps, seconds = zip(*self.clock, strict=True) if self.clock else ((), ())
@@ -530,20 +633,26 @@ class _Run:
         return record
 
     def _write_record(self, status: str, result: dict[str, Any] | None, files: dict[str, str]) -> dict[str, Any]:
-        record = {
+        record = self._record(status, result, files)
+        if self.world.first:
+            store.write_json(self.folder / store.TRIAL, record)
+        return record
+
+    def _record(self, status: str, result: dict[str, Any] | None, files: dict[str, str]) -> dict[str, Any]:
+        return {
             "id": self.config.id,
             "revision": REVISION,
             "status": status,
             "describe": self.config.describe(),
             "config": self.config.to_json(),
-            "environment": environment(self.threads),
+            "environment": environment(self.threads, self.world.size),
             "result": result,
             "files": files,
         }
-        store.write_json(self.folder / store.TRIAL, record)
-        return record
 
     def _write_checkpoint(self) -> None:
+        if not self.world.first:
+            return
         rows = self.step
         tensors = {
             "weights": self.weights.flat,
@@ -557,6 +666,8 @@ class _Run:
             "seconds": repr(self.seconds),
             "threads": str(self.threads),
             "last_exact": repr(self.last_exact),
+            "tokens_read": str(self.tokens_read),
+            "tokens_padded": str(self.tokens_padded),
             "forward_rows": str(self.cost.forward_rows),
             "backward_rows": str(self.cost.backward_rows),
         }
@@ -582,6 +693,7 @@ class _Run:
             raise UserError(f"{self.folder / store.CHECKPOINT} is damaged; remove {self.folder}") from None
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
         self.last_exact = float(meta["last_exact"])
+        self.tokens_read, self.tokens_padded = int(meta["tokens_read"]), int(meta["tokens_padded"])
         self.cost = Cost(int(meta["forward_rows"]), int(meta["backward_rows"]))
         self.weights.flat.copy_(tensors["weights"])
         self.state = {k: tensors[f"state.{k}"] for k in self.state}
@@ -600,7 +712,7 @@ def _head(encoded: Encoded, rows: int) -> Encoded:
     return Encoded(*(getattr(encoded, f.name)[:rows] for f in dataclasses.fields(encoded)))
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment(threads: int, processes: int = 1) -> dict[str, Any]:
     """What the numbers of a trial may depend on besides its config."""
     from importlib.metadata import version
 
@@ -612,4 +724,5 @@ def environment(threads: int) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "threads": threads,
+        "processes": processes,
     }

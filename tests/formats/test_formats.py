@@ -104,16 +104,23 @@ def test_tool_results_carry_no_loss_and_everything_else_after_the_prompt_does():
                 given = False
 
 
-class Parrot:
+class Reads:
+    """What a model that keeps all it has read needs for free running."""
+
+    def cache(self):
+        return []
+
+    def keep(self, cache, rows):
+        return [torch.cat(cache, dim=1)[rows]]
+
+
+class Parrot(Reads):
     """A model that knows the documents by heart: it writes the true next token wherever the loss asks for one."""
 
     def __init__(self, e, vocabulary):
         self.documents = {tuple(r[:p]): r for r, p in zip(e.tokens.tolist(), e.prompt, strict=True)}
         self.loss = {tuple(r[:p]): m for r, p, m in zip(e.tokens.tolist(), e.prompt, e.loss, strict=True)}
         self.vocabulary = vocabulary
-
-    def cache(self):
-        return []
 
     def next_logits(self, tokens, steps, cache):
         cache.append(tokens)
@@ -167,14 +174,11 @@ def test_a_rule_follower_that_never_saw_the_documents_reaches_the_ceiling(arithm
     assert np.mean([o.correct for o in written]) == pytest.approx(1.0 if arithmetic == "exact" else 0.2)
 
 
-class Follower:
+class Follower(Reads):
     """Writes n!'s steps by the rule alone: copies the last result, counts down, and stops after 1."""
 
     def __init__(self, script):
         self.script = script
-
-    def cache(self):
-        return []
 
     def next_logits(self, tokens, steps, cache):
         cache.append(tokens)
@@ -214,6 +218,9 @@ class Scripted:
         cache[0] += 1
         return logits
 
+    def keep(self, cache, rows):
+        return cache
+
 
 @pytest.mark.parametrize("call", ["5**4", "*4", "5*", "5", "5*4*3", "5.5*4", "9e+999*9e+999"])
 def test_a_call_that_cannot_be_read_is_kept_and_answered_with_a_question_mark(call):
@@ -228,11 +235,13 @@ def test_a_call_that_cannot_be_read_is_kept_and_answered_with_a_question_mark(ca
 def test_the_calculators_memory_keeps_the_digits_that_its_display_leaves_out():
     task, _, script, _, problems = encoded("factorial", "tool", [["24"]])
     for arithmetic in ("exact", "rounded"):
-        calculator = Calculator(script, problems.x[0], arithmetic)
-        shown = "24"
+        calculator = Calculator(script, problems.x[0], FORMATS.parse(f"tool:arithmetic={arithmetic}"))
+        shown, own = "24", []
         for factor in range(23, 1, -1):
-            own = [script.vocabulary.index(c, len(MARKS)) for c in f"{shown}*{factor}"]
-            shown = script.text(calculator.answer([*own, CALL])).rstrip(";")
+            own += [script.vocabulary.index(c, len(MARKS)) for c in f"{shown}*{factor}"] + [CALL]
+            result = calculator.answer(own)
+            shown = script.text(result).rstrip(";")
+            own += result
         assert (shown == task.spell(math.factorial(24))) == (arithmetic == "exact")
 
 
@@ -247,7 +256,7 @@ def test_batched_running_with_a_cache_writes_what_each_row_alone_writes_without_
     _, f, script, e, problems = encoded(task, form)
     some = dataclasses.replace(e, **{k.name: getattr(e, k.name)[:9] for k in dataclasses.fields(e)})
     torch.manual_seed(3)
-    built = MODELS.parse(model).build(len(script.vocabulary), token_limit(some)).eval()
+    built = MODELS.parse(model).build(len(script.vocabulary), token_limit(some, f.fixed_width(script))).eval()
     written = generate(built, f, script, some, problems.x, rows=4)
     for row, output in enumerate(written):
         assert output.tokens == alone(built, f, script, some, problems.x, row)
@@ -258,8 +267,8 @@ def alone(model, form, script, e, x, row):
     """The plainest generation there is: one row, everything read anew for each token."""
     read = e.tokens[row, : e.prompt[row]].tolist()
     prompt, pending = len(read), []
-    tool = Calculator(script, x[row], form.arithmetic) if form.tool else None
-    while len(read) < token_limit(e):
+    tool = Calculator(script, x[row], form) if form.tool else None
+    while len(read) < token_limit(e, form.fixed_width(script)):
         if pending:
             read.append(pending.pop(0))
         else:

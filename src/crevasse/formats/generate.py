@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crevasse.formats.base import Format
 from crevasse.formats.script import CALL, END, Encoded, Script
-from crevasse.formats.trace import Calculator
+from crevasse.formats.trace import Calculator, Tool
 from crevasse.tasks import BLANK
 
 
@@ -27,6 +27,9 @@ class Decoder(Protocol):
 
     def next_logits(self, tokens: Tensor, steps: Tensor, cache: Any) -> Tensor:
         """Read tokens (row, position) after what the cache holds -> logits after the last one. (row, token)"""
+
+    def keep(self, cache: Any, rows: Tensor) -> Any:
+        """The memory of these rows alone. rows (kept,)"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def generate(
     """One output a problem, in order. encoded, x: the same problems; of `encoded` only the prompts are read,
     and the answers to compare with. rows: problems at a time. tick: called between rounds (for keeping alive).
     """
-    limit = token_limit(encoded)
+    limit = token_limit(encoded, form.fixed_width(script))
     outputs: list[Output] = []
     order = np.argsort(encoded.prompt, kind="stable")  # similar lengths together: little waiting
     for start in range(0, len(order), rows):
@@ -61,10 +64,13 @@ def generate(
     return [outputs[i] for i in back]
 
 
-def token_limit(encoded: Encoded) -> int:
-    """The most tokens a document may have when the model runs freely: a quarter more than the longest."""
+def token_limit(encoded: Encoded, fixed_width: bool) -> int:
+    """The most tokens a document may have when the model runs freely: a quarter more than the longest.
+
+    fixed_width: answers end by their length, so no document can be longer.
+    """
     longest = int(encoded.lengths.max(initial=1))
-    return longest + longest // 4 + 8 if (encoded.tokens == END).any() else longest
+    return longest if fixed_width else longest + longest // 4 + 8
 
 
 @torch.no_grad()
@@ -79,43 +85,46 @@ def _run(
     tick: Callable[[], None] | None,
 ) -> list[Output]:
     count, prompt = len(chosen), encoded.prompt[chosen]
+    end, call = script.marks[END], script.marks[CALL]
     forced = np.full((count, limit + 1), BLANK, np.int64)
     for row, number in enumerate(chosen):
         forced[row, : prompt[row]] = encoded.tokens[number, : prompt[row]]
     width = encoded.answers.shape[1]
     fixed = form.fixed_width(script)
-    tools = [Calculator(script, x[n], form.arithmetic) for n in chosen] if form.tool else []  # type: ignore[attr-defined]
+    tools = [Calculator(script, x[n], form) for n in chosen] if isinstance(form, Tool) else []
     steps = torch.from_numpy(np.ascontiguousarray(encoded.steps[chosen]))
-    written = np.full((count, limit), END, np.int64)
+    written = np.full((count, limit), end, np.int64)
     finish = np.full(count, limit)  # the position after each row's last token
     at = int(prompt.min())
     written[:, :at] = forced[:, :at]
     cache = model.cache()
-    fresh = torch.from_numpy(written[:, :at])
-    done = np.zeros(count, bool)
+    live = np.arange(count)  # rows that still write
+    fresh = written[:, :at]
     while at < limit:
-        proposed = model.next_logits(fresh, steps, cache).argmax(1).numpy()
-        token = np.where(forced[:, at] != BLANK, forced[:, at], proposed)
-        token[done] = END
-        written[:, at] = token
-        calls = np.flatnonzero((token == CALL) & ~done & (forced[:, at] == BLANK)).tolist() if tools else []
-        for row in calls:
+        proposed = model.next_logits(torch.from_numpy(fresh), steps, cache).argmax(1).cpu().numpy()
+        token = np.where(forced[live, at] != BLANK, forced[live, at], proposed)
+        written[live, at] = token
+        for row in live[(token == call) & (forced[live, at] == BLANK)].tolist() if tools else ():
             result = tools[row].answer(written[row, prompt[row] : at + 1].tolist())[: limit - at - 1]
             forced[row, at + 1 : at + 1 + len(result)] = result
         at += 1
-        over = (at >= prompt + width) if fixed else ((token == END) & (at > prompt))
-        finish[over & ~done] = at
-        done |= over
-        if done.all():
+        over = (at >= prompt[live] + width) if fixed else ((token == end) & (at > prompt[live]))
+        finish[live[over]] = at
+        if over.all():
             break
+        if over.any():  # rows that have ended cost nothing from here on
+            kept = np.flatnonzero(~over)
+            rows = torch.from_numpy(kept)
+            live, steps, cache = live[kept], steps[rows], model.keep(cache, rows)
         if tick is not None:
             tick()
-        fresh = torch.from_numpy(written[:, at - 1 : at])
+        fresh = written[live, at - 1 : at]
     outputs = []
     for row, number in enumerate(chosen):
         own = written[row, prompt[row] : finish[row]].tolist()
         answer = form.answer_tokens(script, own, width)
         right = [t for t in encoded.answers[number].tolist() if t != BLANK]
         unreadable = tuple(tools[row].unreadable) if tools else ()
-        outputs.append(Output(tuple(own), None if answer is None else tuple(answer), answer == right, unreadable))
+        correct = answer is not None and script.same(answer, right)
+        outputs.append(Output(tuple(own), None if answer is None else tuple(answer), correct, unreadable))
     return outputs

@@ -9,16 +9,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, get_args
+from enum import IntEnum
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crevasse.errors import UserError
-from crevasse.spec import require
 from crevasse.tasks import BLANK, Problems, Task
 
-Notation = Literal["auto", "residues", "digits", "reversed"]
+Notation = Literal["auto", "residues", "digits", "reversed", "text"]
 #: problem: the prompt. own: the model's words, with loss. given: put in by the laboratory, without loss.
 Role = Literal["problem", "own", "given"]
 Tokens = NDArray[np.int32]
@@ -30,12 +30,25 @@ EQUALS, ANSWER, CALL, NEXT, FILLER, UNREADABLE, END = range(len(MARKS))
 _NUMBER = re.compile(r"\d{1,400}(?:\.\d{1,400})?(?:e\+[0-3]?\d{1,2})?")
 
 
+class Part(IntEnum):
+    """What a token of a document says; where a model first departs from the document, this tells what broke."""
+
+    PROBLEM = 0
+    STATE = 1  # the state before a step, copied
+    OPERAND = 2  # what the step takes besides
+    RESULT = 3  # the state after the step
+    MARK = 4  # operators and marks inside a step
+    ANSWER = 5  # the answer, and the mark before it
+    END = 6
+
+
 @dataclass(frozen=True)
 class Block:
     """Part of every document. tokens (problem, token), BLANK where a document has none."""
 
     tokens: Tokens
     role: Role
+    part: Part
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Encoded:
     prompt: NDArray[np.int64]  # (problem,) length of the prompt
     steps: NDArray[np.int64]  # (problem,) steps of the recursion, at least 1
     answers: Tokens  # (problem, token) the answer alone, filled up with BLANK
+    parts: NDArray[np.int8]  # (problem, position) what each token says: a `Part`
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -59,10 +73,12 @@ class Encoded:
 
 
 class Script:
-    """A task's alphabet in one notation: writes values as tokens and reads them back."""
+    """A task's alphabet in one notation: writes values as tokens and reads them back.
+
+    This one is an alphabet of its own, a token a character or a residue; `TextScript` writes for a tokenizer.
+    """
 
     def __init__(self, task: Task, notation: Notation) -> None:
-        require(notation in get_args(Notation), f"unknown notation {notation!r}")
         self.task = task
         if notation == "auto":
             notation = "residues" if task.kind == "residue" else "digits"
@@ -77,6 +93,13 @@ class Script:
             symbols = self._characters()
         self.vocabulary: tuple[str, ...] = (*MARKS, *symbols)
         self._number = {c: i + len(MARKS) for i, c in enumerate(symbols)}
+        #: The token of each mark.
+        self.marks: tuple[int, ...] = tuple(range(len(MARKS)))
+
+    @property
+    def size(self) -> int:
+        """Number of tokens there are."""
+        return len(self.vocabulary)
 
     @property
     def residues(self) -> bool:
@@ -99,7 +122,7 @@ class Script:
     # --- writing -----------------------------------------------------------------------------------------
     def mark(self, mark: int, where: NDArray[np.bool_]) -> Tokens:
         """(problem,) -> (problem, 1): the mark, where there is anything to mark."""
-        return np.where(where, mark, BLANK).astype(np.int32)[:, None]
+        return np.where(where, self.marks[mark], BLANK).astype(np.int32)[:, None]
 
     def value(self, values: Any) -> Tokens:
         """(problem,) -> (problem, token). BLANK values leave the row empty."""
@@ -160,56 +183,44 @@ class Script:
         words = [self.vocabulary[t] for t in tokens if t != BLANK]
         return (" " if self.residues else "").join(words)
 
-    def number(self, tokens: Sequence[int]) -> int | None:
-        """What a run of tokens means as a whole number, or None."""
-        if self.residues:
-            return int(tokens[0]) - len(MARKS) if len(tokens) == 1 and tokens[0] >= len(MARKS) else None
-        if any(t < len(MARKS) for t in tokens):
-            return None
-        text = "".join(self.vocabulary[t] for t in tokens)
-        text = text[::-1] if self.notation == "reversed" else text
-        if not _NUMBER.fullmatch(text):
-            return None
-        value = Decimal(text)
-        return int(value) if value == value.to_integral_value() else None
-
     def numbers(self, tokens: Sequence[int]) -> list[int] | None:
         """What a run of tokens means as numbers (set apart by commas in digits), or None."""
-        if self.residues:
-            parts = [[t] for t in tokens]
-        else:
-            parts = self.split(tokens, self._number.get(",", -2))
-        read = [self.number(p) for p in parts]
-        return None if not read or None in read else [v for v in read if v is not None]
+        if not self.residues:
+            return self.read(self.text(tokens))
+        read = [int(t) - len(MARKS) for t in tokens]
+        return read if read and min(read) >= 0 else None
 
-    def split(self, tokens: Sequence[int], at: int) -> list[list[int]]:
-        """Runs of tokens between occurrences of a token."""
-        parts: list[list[int]] = [[]]
-        for t in tokens:
-            if t == at:
-                parts.append([])
-            else:
-                parts[-1].append(int(t))
-        return parts
+    def read(self, text: str) -> list[int] | None:
+        """``"5,9"`` -> [5, 9], or None for what is no list of numbers."""
+        found = []
+        for part in text.split(","):
+            part = part[::-1] if self.notation == "reversed" else part
+            value = Decimal(part) if _NUMBER.fullmatch(part) else None
+            if value is None or value != value.to_integral_value():
+                return None
+            found.append(int(value))
+        return found
 
-    def operator(self) -> int:
-        """The token between the two sides of a call, in digits."""
-        return self._number[self.task.operator]
+    def same(self, answer: Sequence[int], expected: Sequence[int]) -> bool:
+        """Is it the expected answer?"""
+        return list(answer) == list(expected)
 
 
-def assemble(blocks: Sequence[Block], answers: Tokens, steps: NDArray[np.int64]) -> Encoded:
-    """Blocks side by side, with the blanks squeezed out of each row."""
+def assemble(blocks: Sequence[Block], answers: Tokens, steps: NDArray[np.int64], end: int = END) -> Encoded:
+    """Blocks side by side, with the blanks squeezed out of each row. end: the token that fills rows up."""
     wide = np.concatenate([b.tokens for b in blocks], axis=1)
     own = np.concatenate([np.full(b.tokens.shape[1], b.role == "own") for b in blocks])
     prompt = np.concatenate([np.full(b.tokens.shape[1], b.role == "problem") for b in blocks])
+    part = np.concatenate([np.full(b.tokens.shape[1], b.part, np.int8) for b in blocks])
     there = wide != BLANK
     order = np.argsort(~there, axis=1, kind="stable")[:, : max(int(there.sum(1).max(initial=1)), 1)]
     there_now = np.take_along_axis(there, order, axis=1)
-    tokens = np.where(there_now, np.take_along_axis(wide, order, axis=1), END)
+    tokens = np.where(there_now, np.take_along_axis(wide, order, axis=1), end)
     return Encoded(
         tokens=tokens.astype(np.int32),
         loss=own[order] & there_now,
         prompt=(there & prompt).sum(1),
         steps=np.maximum(steps, 1),
         answers=answers,
+        parts=np.where(there_now, part[order], Part.END).astype(np.int8),
     )

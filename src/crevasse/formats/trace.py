@@ -8,9 +8,10 @@ import numpy as np
 
 from crevasse.errors import UserError
 from crevasse.formats.base import Format, needs_trace, steps_as_calls, steps_as_states
-from crevasse.formats.script import CALL, EQUALS, NEXT, UNREADABLE, Block, Notation, Script
+from crevasse.formats.script import CALL, EQUALS, NEXT, UNREADABLE, Block, Part, Script
 from crevasse.spec import require
 from crevasse.tasks import BLANK, Problems, Task
+from crevasse.tokenizer import Tokenizer
 
 Arithmetic = Literal["exact", "rounded"]
 
@@ -19,14 +20,16 @@ Arithmetic = Literal["exact", "rounded"]
 _OVERFLOW = 10**1000
 
 
+@dataclass(frozen=True)
 class _SpeltOut(Format):
     """What trace and tool share: an arithmetic, and its ceiling."""
 
-    spelt_out = True
-    arithmetic: Arithmetic
+    spelt_out: ClassVar[bool] = True
 
-    def script(self, task: Task) -> Script:
-        script = super().script(task)
+    arithmetic: Arithmetic = "exact"  # rounded: each step goes on from the figures that were written (the thesis)
+
+    def script(self, task: Task, tokenizer: Tokenizer | None = None) -> Script:
+        script = super().script(task, tokenizer)
         if self.arithmetic == "rounded":
             require(
                 bool(getattr(task, "figures", 0)),
@@ -57,17 +60,19 @@ class Trace(_SpeltOut):
 
     name: ClassVar[str] = "trace"
 
-    notation: Notation = "auto"  # residues, digits or reversed digits; auto takes what the task is made for
-    steps: Literal["auto", "states", "calls"] = "auto"  # 20;60; or 5*4=20;20*3=60; (auto: calls in digits)
-    arithmetic: Arithmetic = "exact"  # rounded: each product goes on from the figures that were written
+    steps: Literal["auto", "states", "calls", "chain"] = "auto"  # 60;120; or 20*3=60;60*2=120; or 20*3=60*2=120
 
     def body(self, script: Script, problems: Problems) -> list[Block]:
         states = self._states(script, problems)
         if script.task.kind == "text":
-            return [Block(script.value(states[:, 0, 0]), "own")]
+            blocks = [Block(script.value(states[:, 0, 0]), "own", Part.RESULT)]
+            if script.notation == "text":  # a line of its own, as a language model would write it
+                blocks.append(Block(script.mark(NEXT, np.ones(len(problems), bool)), "own", Part.MARK))
+            return blocks
         has_calls = script.task.call_widths is not None
-        if self.steps == "calls" or (self.steps == "auto" and not script.residues and has_calls):
-            return steps_as_calls(script, states, problems.solution.operands, tool=False)
+        if self.steps in ("calls", "chain") or (self.steps == "auto" and not script.residues and has_calls):
+            operands = problems.solution.operands
+            return steps_as_calls(script, states, operands, tool=False, chain=_chained(self.steps, script))
         return steps_as_states(script, states)
 
 
@@ -78,14 +83,23 @@ class Tool(_SpeltOut):
     name: ClassVar[str] = "tool"
     tool: ClassVar[bool] = True
 
-    notation: Notation = "auto"  # residues, digits or reversed digits; auto takes what the task is made for
-    arithmetic: Arithmetic = "exact"  # rounded: the calculator sees only the figures that were written (thesis)
+    steps: Literal["calls", "chain"] = "calls"  # 20*3→60;60*2→120; or 20*3→60*2→120, as on a pocket calculator
 
     def body(self, script: Script, problems: Problems) -> list[Block]:
         if script.task.call_widths is None:
             raise UserError(f"{script.task.name} has no steps for a tool; formats that fit: direct, filler, trace")
         states = self._states(script, problems)
-        return steps_as_calls(script, states, problems.solution.operands, tool=True)
+        operands = problems.solution.operands
+        return steps_as_calls(script, states, operands, tool=True, chain=_chained(self.steps, script))
+
+
+def _chained(steps: str, script: Script) -> bool:
+    """Raises UserError where steps cannot be chained."""
+    if steps != "chain":
+        return False
+    require(not script.residues, "steps can be chained in digits and text; residues have no operator to go on with")
+    require(script.task.call_widths == (1, 1), f"the steps of {script.task.name} take more than the last result")
+    return True
 
 
 class Calculator:
@@ -95,10 +109,14 @@ class Calculator:
     that begins with what was displayed goes on with all its digits.
     """
 
-    def __init__(self, script: Script, x: Any, arithmetic: Arithmetic) -> None:
+    def __init__(self, script: Script, x: Any, form: "Tool") -> None:
         self._script, self._x = script, x
-        self._exact = arithmetic == "exact"
-        self._memory: dict[tuple[int, ...], int] = {}
+        self._exact = form.arithmetic == "exact"
+        self._chain = form.steps == "chain"
+        #: What was displayed -> the number behind it.
+        self._memory: dict[str, int] = {}
+        self._display = ""
+        self._seen = 0  # tokens up to the end of the last result
         #: Calls that could not be read, as the model wrote them.
         self.unreadable: list[str] = []
 
@@ -113,22 +131,28 @@ class Calculator:
         result = None if arguments is None else script.task.call(arguments, self._x)
         if result is None or max(map(abs, result)) >= _OVERFLOW:
             self.unreadable.append(script.text(call))
-            tokens = [UNREADABLE]
+            tokens = [script.marks[UNREADABLE]]
+            self._display = ""
         else:
             values = np.array([result], dtype=object if not script.residues else np.int64)
             written = [t[0] for t in script.values(values)]
             tokens = [int(t) for part in written for t in part if t != BLANK]
             if len(result) == 1:
-                self._memory[tuple(tokens)] = result[0]
-        return tokens if script.residues else [*tokens, NEXT]
+                self._display = script.text(tokens)
+                self._memory[self._display] = result[0]
+        tokens = tokens if script.residues or self._chain else [*tokens, script.marks[NEXT]]
+        self._seen = len(own) + len(tokens)
+        return tokens
 
     def _call(self, before: list[int]) -> list[int]:
-        """The tokens of the call: in residues a fixed number, in digits all since the last step."""
+        """The tokens of the call: in residues a fixed number, in digits all since the last result."""
         if self._script.residues:
             left, right = self._script.task.call_widths or (0, 0)
             start = max(len(before) - left - right, 0)
         else:
-            start = max((i + 1 for i, t in enumerate(before) if t in (NEXT, EQUALS, CALL)), default=0)
+            breaks = {self._script.marks[m] for m in (NEXT, EQUALS, CALL)}
+            start = max((i + 1 for i, t in enumerate(before) if t in breaks), default=0)
+            start = max(start, min(self._seen, len(before)))
         return before[start:]
 
     def _arguments(self, call: list[int]) -> list[int] | None:
@@ -137,15 +161,17 @@ class Calculator:
         if script.residues:
             numbers = script.numbers(call)
             return numbers if numbers is not None and len(numbers) == left + right else None
-        if call.count(script.operator()) != 1:  # the + of an exponent is no operator of a product
+        sides = script.text(call).split(script.task.operator)
+        if len(sides) != 2:
             return None
-        sides = script.split(call, script.operator())
+        if self._chain and not sides[0] and self._display:
+            sides[0] = self._display
         numbers = []
         for side, width in zip(sides, (left, right), strict=True):
-            if width == 1 and self._exact and tuple(side) in self._memory:
-                numbers.append(self._memory[tuple(side)])
+            if width == 1 and self._exact and side in self._memory:
+                numbers.append(self._memory[side])
                 continue
-            read = script.numbers(side) if width else ([] if not side else None)
+            read = script.read(side) if width else ([] if not side else None)
             if read is None or len(read) != width:
                 return None
             numbers += read

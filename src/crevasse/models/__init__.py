@@ -11,6 +11,7 @@ MODELS: Table[ModelConfig] = Table(
         "gru": Entry("crevasse.models.recurrent:GruConfig", "gated recurrent unit"),
         "lstm": Entry("crevasse.models.recurrent:LstmConfig", "long short-term memory"),
         "bilinear": Entry("crevasse.models.recurrent:BilinearConfig", "the crevasse cell: state times symbol"),
+        "pretrained": Entry("crevasse.models.pretrained:PretrainedConfig", "a language model: pretrained:NAME|FOLDER"),
     },
 )
 

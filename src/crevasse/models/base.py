@@ -1,6 +1,8 @@
 """What every model offers: hidden states of a token sequence, logits where they are wanted, and a cache."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crevasse.spec import Named, require
+from crevasse.tokenizer import Tokenizer
 
 
 class Model(nn.Module, ABC):
@@ -18,6 +21,8 @@ class Model(nn.Module, ABC):
     """
 
     head: nn.Module
+    #: What a user should know about the model before believing its results.
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
@@ -29,6 +34,13 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def cache(self) -> Any:
         """An empty cache for free running."""
+
+    def introduce(self, pieces: Mapping[int, Sequence[int]]) -> None:
+        """Tokens that were added to a pretrained vocabulary, and the tokens that their text was written in before."""
+
+    @abstractmethod
+    def keep(self, cache: Any, rows: Tensor) -> Any:
+        """The cache of these rows alone. rows (kept,)"""
 
     def next_logits(self, tokens: Tensor, steps: Tensor, cache: Any) -> Tensor:
         """Logits after the last of the tokens, which are added to the cache. (row, token)"""
@@ -54,6 +66,15 @@ class Head(nn.Linear):
         return F.pad(logits, (self.silent, 0), value=-torch.inf) if self.silent else logits
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a model takes."""
+
+    weights: int  # numbers
+    trained: int  # of those, the ones that a rule moves
+    activations: int  # bytes kept for the backward pass
+
+
 class ModelConfig(Named, ABC):
     """A frozen dataclass that builds its model."""
 
@@ -64,6 +85,14 @@ class ModelConfig(Named, ABC):
         Draws from torch's global generator: seed it before.
         """
 
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer whose text the model was pretrained on; None: it reads any alphabet."""
+        return None
+
+    def needs(self, tokens: int, targets: int) -> Needs | None:
+        """The memory that training takes with so many tokens, and targets among them, at once; None: little."""
+        return None
+
 
 def losses(model: Model, tokens: Tensor, loss: Tensor, steps: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """Cross entropy at every position that carries loss, and the logits there.
@@ -71,7 +100,7 @@ def losses(model: Model, tokens: Tensor, loss: Tensor, steps: Tensor, first: int
     tokens, loss (row, position); first: no column up to this one carries loss. -> (target,), (target, token)
     """
     hidden = model(tokens[:, :-1], steps, first=first)
-    wanted, targets = loss[:, first + 1 :], tokens[:, first + 1 :]
+    wanted, targets = loss[:, first + 1 :], tokens[:, first + 1 :].to(hidden.device)
     if hidden.shape[1] == 1:  # one target a row: nothing to pick out
         logits, targets = model.head(hidden[:, 0]), targets[:, 0]
     else:
@@ -88,4 +117,4 @@ def require_width(name: str, width: int, heads: int = 1, low: int = 1) -> None:
 
 def count_parameters(model: nn.Module) -> int:
     """Number of trained numbers."""
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

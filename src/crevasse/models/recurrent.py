@@ -29,6 +29,10 @@ class _TorchRecurrent(Model):
     def cache(self) -> dict[str, Any]:
         return {"state": None}
 
+    def keep(self, cache: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+        state = cache["state"]
+        return {"state": tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]}
+
 
 @dataclass(frozen=True)
 class GruConfig(ModelConfig):
@@ -88,6 +92,9 @@ class Bilinear(Model):
 
     def cache(self) -> dict[str, Any]:
         return {"state": None}
+
+    def keep(self, cache: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+        return {"state": cache["state"][rows]}
 
 
 @dataclass(frozen=True)

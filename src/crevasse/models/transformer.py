@@ -32,6 +32,13 @@ class Memory:
             self.values = torch.cat([self.values, values], dim=2)
         return self.keys, self.values
 
+    def keep(self, rows: Tensor) -> "Memory":
+        """What belongs to these rows."""
+        kept = Memory()
+        if self.keys is not None and self.values is not None:
+            kept.keys, kept.values = self.keys[rows], self.values[rows]
+        return kept
+
 
 class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017), optionally with rotary positions (Su et al. 2021)."""
@@ -118,6 +125,9 @@ class _Decoder(Model):
         if self.place is not None:
             x = x + self.place.weight[start : start + tokens.shape[1]]
         return x
+
+    def keep(self, cache: list[Memory], rows: Tensor) -> list[Memory]:
+        return [memory.keep(rows) for memory in cache]
 
 
 class Transformer(_Decoder):

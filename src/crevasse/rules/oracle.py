@@ -3,9 +3,12 @@
 A rule works on one flat vector of all weights. It asks the oracle for losses and gradients of the step's own
 training batch, whole or in microbatches, at the present weights or at others. There is no way from here to
 validation or test problems: the objective that the oracle holds was built from training rows alone.
+
+How a gradient comes about is not the rule's business: a batch too large for the memory goes through in parts, and
+several processes take a share each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,15 +43,32 @@ class Cost:
         return (self.forward_rows + self.backward_rows) / batch
 
 
-#: rows (row,) of the training set -> their mean loss, a scalar with a graph.
-Objective = Callable[[Tensor], Tensor]
+#: rows (row,) of the training set -> scalars with a graph that add up to their mean loss. Each is used before the
+#: next is asked for.
+Objective = Callable[[Tensor], Iterable[Tensor]]
+
+
+def alone(x: Tensor) -> Tensor:
+    """The sum over all processes where there is one."""
+    return x
 
 
 class Oracle:
-    """One training step's view. A new one is made for each step; the cost is shared."""
+    """One training step's view. A new one is made for each step; the cost is shared.
 
-    def __init__(self, objective: Objective, weights: Weights, rows: Tensor, cost: Cost) -> None:
+    together: sums a tensor over all processes that hold a share of the rows.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        weights: Weights,
+        rows: Tensor,
+        cost: Cost,
+        together: Callable[[Tensor], Tensor] = alone,
+    ) -> None:
         self._objective, self._weights, self._rows, self._cost = objective, weights, rows, cost
+        self._together = together
 
     @property
     def batch(self) -> int:
@@ -81,16 +101,22 @@ class Oracle:
         def look() -> tuple[Tensor, Tensor]:
             self._cost.forward_rows += self.batch
             with torch.no_grad():
-                return self._objective(self._rows), self._weights.flat
+                total = sum(self._objective(self._rows), self._weights.flat.new_zeros(()))
+            return self._together(total), self._weights.flat
 
         return self._at(at, look)[0]
 
     def _look(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        loss = self._objective(rows)
-        gradient = self._weights.gradient(loss)
+        loss, gradient = self._weights.flat.new_zeros(()), None
+        for part in self._objective(rows):
+            share = self._weights.gradient(part)
+            loss += part.detach()
+            gradient = share if gradient is None else gradient.add_(share)
+        if gradient is None:  # another process has all of these rows
+            gradient = torch.zeros_like(self._weights.flat)
         self._cost.forward_rows += len(rows)
         self._cost.backward_rows += len(rows)
-        return loss.detach(), gradient
+        return self._together(loss), self._together(gradient)
 
     def _at(self, at: Tensor | None, look: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         if at is None:

@@ -163,7 +163,7 @@ def _work(number: int, config: TrialConfig, root: Path, events: "multiprocessing
     def say(event: Event) -> None:
         nonlocal last
         # A person reads a few lines a second; more would only keep the parent busy.
-        if event.progress is not None:
+        if event.progress is not None and event.progress.note is None:
             if time.monotonic() - last < 0.25:
                 return
             last = time.monotonic()

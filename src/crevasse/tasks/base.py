@@ -94,6 +94,8 @@ class Task(Named, ABC):
     splits: ClassVar[str] = "GXR"
     #: How a step is spelt: `5*4`.
     operator: ClassVar[str] = "*"
+    #: What is asked, in a sentence that a language model can read; empty where nobody wrote one.
+    sentence: ClassVar[str] = ""
     #: Columns that one step of a sequence takes.
     per_step: ClassVar[int] = 1
 
@@ -204,6 +206,14 @@ class Task(Named, ABC):
     def spell(self, value: Any) -> str:
         """A value as it is written in digits."""
         return str(value)
+
+    def phrase(self, x: Ints) -> str:
+        """A problem as a language model reads it. x (column,)"""
+        words = []
+        for at, v in enumerate(self.inputs):
+            values = x[at:] if v.sequence else x[at : at + 1]
+            words.append(f"{v.name}=" + ",".join(str(i) for i in values if i != BLANK))
+        return f"{self.name} {' '.join(words)}"
 
     def consecutive(self, x: Ints) -> Consecutive | None:
         """Pairs of consecutive problems made from x, or None where there is no recursion to obey."""

@@ -33,6 +33,7 @@ class Factorial(Recursion):
         control="sum",
     )
     splits: ClassVar[str] = "GX"
+    sentence: ClassVar[str] = "The factorial n! is the product of the whole numbers from n down to 1."
 
     n: Sizes = parse_sizes("1-9+15-19")  # training n; the default is the thesis' split
     gap: Sizes = parse_sizes("10-14")  # held-out n between trained ones
@@ -89,6 +90,9 @@ class Factorial(Recursion):
 
     def round(self, state: Ints) -> Ints:
         return np.asarray(np.vectorize(lambda v: int(Decimal(self.spell(v))), otypes=[object])(state))
+
+    def phrase(self, x: Ints) -> str:
+        return f"{x[0]}!"
 
     def obeys(self, links: Consecutive, outputs: Sequence[Ints]) -> Bools:
         # Both numbers were rounded when they were written: the product may differ by that much, not more.

@@ -31,6 +31,7 @@ class Fibonacci(Recursion):
         control="affine",
     )
     operator: ClassVar[str] = "+"
+    sentence: ClassVar[str] = "Each Fibonacci number is the sum of the two before it; F(1)=F(2)=1."
     call_widths: ClassVar[tuple[int, int] | None] = (2, 0)
 
     m: int = 0  # modulus of the seeded sequence, with inputs u, v, n; 0 is plain F_n, with n the only input
@@ -93,6 +94,9 @@ class Fibonacci(Recursion):
 
     def read(self, state: Ints) -> Ints:
         return state[:, :1]
+
+    def phrase(self, x: Ints) -> str:
+        return super().phrase(x) if self.m else f"F({x[0]})"
 
     def consecutive(self, x: Ints) -> Consecutive | None:
         x = x[np.isin(x[:, -1] - 1, self.sizes) & np.isin(x[:, -1] - 2, self.sizes)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from crevasse.spec import Sizes, parse_sizes
 from crevasse.tasks.base import (
+    BLANK,
     Facts,
     Input,
     Ints,
@@ -28,6 +29,7 @@ class IteratedProduct(Recursion):
         control="words (S5)",
     )
     symmetries: ClassVar[str | None] = "order of the factors"
+    sentence: ClassVar[str] = "Multiply the factors one by one, and keep the remainder after division by the modulus."
 
     p: int = 13  # prime modulus
     T: Sizes = parse_sizes("6")  # training lengths; 1-6 mixes them
@@ -73,6 +75,9 @@ class IteratedProduct(Recursion):
 
     def step(self, state: Ints, operand: Ints, x: Ints) -> Ints:
         return state * operand % self.p
+
+    def phrase(self, x: Ints) -> str:
+        return f"{'*'.join(str(v) for v in x if v != BLANK)} mod {self.p}"
 
     def state_space(self) -> Ints:
         return np.arange(1, self.p)[:, None]

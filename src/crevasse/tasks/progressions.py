@@ -108,6 +108,7 @@ class Sum(_Progression):
         control="rising-product",
     )
     operator: ClassVar[str] = "+"
+    sentence: ClassVar[str] = "Add the terms one by one; with mod p, what counts is the remainder after division by p."
 
     p: int = 0  # prime modulus, with inputs a, d, n; 0 adds plain numbers 1 … n, with n the only input
     n: Sizes = parse_sizes("1-9+15-19")  # training numbers of terms
@@ -163,6 +164,9 @@ class Sum(_Progression):
 
     def step(self, state: Ints, operand: Ints, x: Ints) -> Ints:
         return (state + operand) % self.p if self.p else state + operand
+
+    def phrase(self, x: Ints) -> str:
+        return super().phrase(x) if self.p else f"{x[0]}+...+1"
 
     def _last_operand(self, x: Ints) -> Ints:
         # Plain: written n, n + (n−1), …, but n is what the sum to n adds to the sum to n − 1.

@@ -1,0 +1,289 @@
+"""Pretrained models against transformers' own computation, and trials of them through the laboratory's one loop."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import make_tiny
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from crevasse import memory, store
+from crevasse.api import make_config
+from crevasse.errors import UserError
+from crevasse.formats.generate import generate
+from crevasse.models import MODELS, losses
+from crevasse.models.base import Needs
+from crevasse.rules import RULES, Cost, Oracle, Weights
+from crevasse.trial import Data, Rows, run_trial
+
+FAMILIES = ["llama", "gpt_neox", "gpt2"]
+
+
+def config_of(folder, form="direct", rule="adamw:lr=0.01", task="factorial", options="", **fields):
+    fields = {"steps": 6, "batch": 7, "train": None, "probe_every": 3, **fields}
+    return make_config(task, form, f"pretrained:{folder},dtype=float32{options}", rule, **fields)
+
+
+def built(config):
+    data = Data(config)
+    model = config.model.build(data.script.size, data.context)
+    model.introduce(data.tokenizer.pieces)
+    return data, model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradient_are_those_of_transformers_itself(tiny, family):
+    config = config_of(tiny(family), "trace", task="sum")
+    data, model = built(config)
+    rows = Rows.of(data.train)
+    each, _ = losses(model, *rows.pick(torch.arange(14)))
+    labels = torch.where(rows.loss, rows.tokens.long(), -100)
+    theirs = AutoModelForCausalLM.from_pretrained(tiny(family), dtype=torch.float32)
+    theirs.resize_token_embeddings(data.script.size, mean_resizing=False)
+    theirs.load_state_dict(model.net.state_dict())
+    loss = theirs(input_ids=rows.tokens.long(), labels=labels).loss
+    torch.testing.assert_close(each.mean(), loss)
+    ours = torch.autograd.grad(each.mean(), list(model.parameters()))
+    loss.backward()
+    for a, b in zip(ours, theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("form", ["direct", "tool"])
+def test_running_freely_writes_what_transformers_writes(tiny, family, form):
+    """Batched, with a cache that loses finished rows, against transformers' greedy search one row at a time."""
+    data, model = built(config_of(tiny(family), form))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():  # random weights say one token for ever; larger ones vary
+            p.copy_(torch.randn_like(p) * 0.4)
+    problems = data.splits.train
+    written = generate(model, data.form, data.script, data.train, problems.x, rows=6)
+    limit = data.context - int(data.train.prompt.max())
+    for row, output in enumerate(written):
+        prompt = torch.from_numpy(data.train.tokens[row, : data.train.prompt[row]]).long()[None]
+        theirs = model.net.generate(
+            prompt,
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=data.tokenizer.end,
+            pad_token_id=data.tokenizer.end,
+        )[0, prompt.shape[1] :].tolist()
+        call = data.script.marks[2]
+        first_call = theirs.index(call) if form == "tool" and call in theirs else len(theirs)
+        until = min(first_call + 1, limit, len(theirs))  # what follows a call is the calculator's
+        assert len(output.tokens) >= until > 0
+        assert list(output.tokens[:until]) == theirs[:until]
+
+
+@pytest.mark.parametrize("options", ["", ",lora=4", ",checkpointing=true", ",lora=4,checkpointing=true"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parts_and_recomputed_layers_change_memory_and_not_the_gradient(tiny, family, options):
+    config = config_of(tiny(family), "trace", options=options)
+    data = Data(config)
+    rows = Rows.of(data.train)
+    found = []
+    for chunk, checkpointing in ((0, False), (200, config.model.checkpointing)):
+        torch.manual_seed(0)
+        model = dataclasses.replace(config.model, checkpointing=checkpointing).build(data.script.size, data.context)
+        for p in model.parameters():  # adapters begin at zero
+            if p.requires_grad and not p.any():
+                torch.nn.init.normal_(p, std=0.1)
+        weights = Weights(model)
+
+        def objective(some, model=model, chunk=chunk):
+            for group in rows.buckets(some, chunk):
+                yield losses(model, *rows.pick(group))[0].sum() / rows.targets[some].sum()
+
+        found.append(Oracle(objective, weights, torch.arange(14), Cost()).gradient())
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-3, atol=1e-6)
+    assert found[0][1].abs().max() > 0
+
+
+def test_a_new_token_begins_as_the_mean_of_the_pieces_it_was_written_in(tiny):
+    data, model = built(config_of(tiny("gpt_neox"), "tool"))
+    before = AutoModelForCausalLM.from_pretrained(tiny("gpt_neox"))
+    pieces = AutoTokenizer.from_pretrained(tiny("gpt_neox")).encode("<multiply>", add_special_tokens=False)
+    for theirs, ours in ((before.get_input_embeddings(), model.net.get_input_embeddings()),
+                         (before.get_output_embeddings(), model.net.get_output_embeddings())):  # fmt: skip
+        torch.testing.assert_close(ours.weight[data.script.marks[2]], theirs.weight[pieces].mean(0))
+        torch.testing.assert_close(ours.weight[: len(theirs.weight)][:256], theirs.weight[:256])
+
+
+def test_lora_moves_its_adapters_and_nothing_else(tiny, tmp_path):
+    record = run_trial(config_of(tiny(), options=",lora=4"), tmp_path)
+    whole = run_trial(config_of(tiny()), tmp_path)
+    assert 0 < record["result"]["parameters"] < whole["result"]["parameters"]
+    kept = load_file(tmp_path / "trials" / record["id"] / store.WEIGHTS)["weights"]
+    assert len(kept) == record["result"]["parameters"]
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_of_the_laboratory_trains_a_language_model(tiny, tmp_path, rule):
+    result = run_trial(config_of(tiny(), rule=rule, steps=5, batch=6, chunk=60), tmp_path)["result"]
+    assert result["steps"] == 5
+    assert result["passes"] == 10
+    assert result["moved_steps"] > 0
+
+
+def test_a_language_model_memorises_the_thesis_pairs_and_is_judged_like_any_other(tiny, tmp_path):
+    config = config_of(tiny(), rule="adamw:lr=0.01", steps=300, batch=14, probe_every=50)
+    result = run_trial(config, tmp_path)["result"]
+    assert result["train"] == 1.0
+    assert result["splits"] == {"interpolation": 0.0, "extrapolation": 0.0}
+    assert result["faults"]["train"] == {}
+    assert result["faults"]["interpolation"] == {"answer": 5}
+    assert 0 < result["padding"] < 0.5
+    assert {o["problem"] for o in result["outputs"]["extrapolation"]} == {f"{n}!=" for n in range(20, 25)}
+
+
+def test_a_model_is_judged_as_it_is_and_with_solved_problems_before_it(tiny, tmp_path):
+    for form in ("direct", "direct:shots=3,instructions=true"):
+        record = run_trial(config_of(tiny(), form, steps=0), tmp_path)
+        result = record["result"]
+        assert record["status"] == "done"
+        assert (result["steps"], result["passes"], result["memory"]) == (0, 0, None)
+        assert not any("filtered out" in n for n in result["notes"])
+        assert any("solved training problems" in n for n in result["notes"]) == ("shots" in form)
+    with pytest.raises(UserError, match="steps=0"):
+        config_of(tiny(), "direct:shots=3")
+
+
+@pytest.mark.parametrize("options", ["", ",lora=4"])
+def test_a_fine_tune_that_is_cut_off_ends_bitwise_as_one_that_is_not(tiny, tmp_path, options):
+    config = config_of(tiny(), "tool", options=options, steps=12, batch=4)
+    whole = run_trial(config, tmp_path / "whole")
+    cuts = [3, 6, 9]
+
+    def cut(progress):
+        if cuts and progress.step == cuts[0]:
+            cuts.pop(0)
+            raise KeyboardInterrupt
+
+    while cuts:
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(config, tmp_path / "cut", progress=cut, checkpoint_seconds=0)
+    again = run_trial(config, tmp_path / "cut")
+    for file in (store.WEIGHTS, store.LEDGER):
+        a, b = ((tmp_path / d / "trials" / config.id / file).read_bytes() for d in ("whole", "cut"))
+        assert a == b, file
+    keep = ("train", "splits", "padding", "passes", "outputs")
+    assert {k: whole["result"][k] for k in keep} == {k: again["result"][k] for k in keep}
+
+
+TOGETHER = """
+import sys, json
+from pathlib import Path
+from crevasse.trial import TrialConfig, run_trial
+record = run_trial(TrialConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))
+assert record["environment"]["processes"] == 2
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", ["adamw:lr=0.01", "gaf:threshold=2"])
+def test_two_processes_train_what_one_trains(tiny, tmp_path, rule):
+    config = config_of(tiny(), "trace", rule=rule, steps=4, batch=7)
+    alone = run_trial(config, tmp_path / "one")
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", script,
+         json.dumps(config.to_json()), tmp_path / "two"],
+        check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    folders = [tmp_path / d / "trials" / config.id for d in ("one", "two")]
+    one, two = (load_file(f / store.WEIGHTS)["weights"] for f in folders)
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    together = store.load_trial(folders[1])
+    assert together["result"]["passes"] == alone["result"]["passes"]
+    ledgers = [store.read_columns(f / store.LEDGER)["loss"] for f in folders]
+    np.testing.assert_allclose(*ledgers, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_command_line_runs_under_a_launcher_and_speaks_once(tiny, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "crevasse.cli",
+         "run", "factorial", "--model", f"pretrained:{tiny()},dtype=float32", "--steps", "3", "--batch", "7",
+         "--out", tmp_path, "--json", "--quiet"],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 3
+
+
+def test_memory_is_counted_before_anything_is_loaded_and_too_little_is_refused(tiny, tmp_path, monkeypatch):
+    notes = []
+    config = config_of(tiny(), "trace", steps=2)
+    run_trial(config, tmp_path / "enough", progress=lambda p: notes.append(p.note))
+    assert "needs about 0.0 GiB" in notes[0] and "14 documents" in notes[0]
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(UserError, match="are free; less memory: a smaller chunk"):
+        run_trial(config, tmp_path / "none")
+
+
+def test_the_estimate_counts_what_is_there():
+    needs = Needs(weights=1000, trained=100, activations=5000)
+    plain = memory.estimate(needs, RULES.parse("sgd:momentum=0"))
+    assert (plain.weights, plain.gradients, plain.state, plain.activations) == (4000, 800, 800, 5000)
+    assert memory.estimate(needs, RULES.parse("adamw")).state == plain.state + 2 * 400 + 4
+    assert memory.estimate(needs, RULES.parse("gaf:k=4,base=sgd,base.momentum=0")).gradients == 9 * 400
+    assert plain.total == 10_600
+
+
+def test_counting_and_building_agree_on_what_is_trained(tiny):
+    for options in ("", ",lora=3"):
+        config = config_of(tiny("llama"), options=options)
+        _, model = built(config_of(tiny("llama"), "direct", options=options))
+        needs = config.model.needs(10, 5)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        added = model.net.get_input_embeddings().num_embeddings - AutoConfig.from_pretrained(tiny()).vocab_size
+        assert needs.trained == trained - (0 if "lora" in options else 32 * added)
+
+
+def test_a_tokenizer_that_merges_digits_is_told_of(tiny, tmp_path):
+    for merged in (False, True):
+        result = run_trial(config_of(tiny(merge_digits=merged), steps=1), tmp_path)["result"]
+        assert any("merges digits" in n for n in result["notes"]) == merged
+
+
+def test_another_model_is_another_trial_and_a_changed_one_is_refused(tiny, tmp_path):
+    one, two = make_tiny(tmp_path / "m"), make_tiny(tmp_path / "n", seed=1)
+    a, b = config_of(one), config_of(two)
+    assert a.model.digest != b.model.digest
+    kept = a.to_json()
+    for file in two.iterdir():
+        (one / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="has changed since"):
+        type(a).from_json(kept)
+    assert a.describe().startswith(f"factorial · direct · pretrained:{one} ·"[:-2])
+    assert MODELS.parse(f"pretrained:{two},lora=2").lora == 2
+
+
+def test_what_cannot_be_is_refused_in_one_line(tiny, tmp_path):
+    def attempt(*args, **fields):
+        run_trial(config_of(*args, **fields), tmp_path)
+
+    for call, needle in (
+        (lambda: attempt(tiny(), "direct:notation=digits"), "reads text"),
+        (lambda: attempt(tiny(), options=",lora=-1"), "lora is a rank"),
+        (lambda: attempt(tiny(), options=",device=cuda"), "no GPU"),
+        (lambda: attempt(tiny(), options=",dtype=float16"), "float16"),
+        (lambda: attempt(tiny(), "trace", task="factorial:n=1-40,gap=,beyond=41-45"), "reads at most 1024 tokens"),
+        (lambda: attempt(tmp_path / "nowhere"), "nowhere"),
+        (lambda: MODELS.parse("pretrained:smolm2-135m"), "smollm2-135m"),
+        (lambda: MODELS.parse(f"pretrained:lora=2,{tiny()}"), "key=value"),
+    ):
+        with pytest.raises(UserError) as error:
+            call()
+        assert needle in str(error.value)
+        assert "\n" not in str(error.value)
