@@ -39,7 +39,7 @@ from crevasse.probes import lockstep
 from crevasse.processes import World
 from crevasse.rules import RULES, Cost, Oracle, Rule, Weights
 from crevasse.spec import Named, describe, require, to_json
-from crevasse.tasks import TASKS, Problems, Task, make_splits
+from crevasse.tasks import BLANK, TASKS, Problems, Task, make_splits
 from crevasse.tasks.baselines import non_learner_scores
 from crevasse.tasks.splits import Labels
 
@@ -355,6 +355,8 @@ class _Run:
         if resumed:
             self._restore(resumed)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        #: What the trained model answered to each problem that it was asked, as numbers.
+        self.answers: dict[tuple[int, ...], list[int] | None] = {}
 
     def run(self) -> dict[str, Any]:
         config, ledger = self.config, self.ledger
@@ -530,6 +532,7 @@ class _Run:
                     problems.take(np.arange(len(problems))[: config.held_out]),
                 )
             written = generate(self.model, data.form, data.script, encoded, problems.x)
+            self.answers |= {key: self._numbers(o) for key, o in zip(_keys(problems.x), written, strict=True)}
             exact = float(np.mean([o.correct for o in written]))
             unreadable += sum(len(o.unreadable) for o in written)
             broken = [first_fault(data.script, encoded, i, o) for i, o in enumerate(written)]
@@ -540,11 +543,12 @@ class _Run:
                 judged["train"] = exact
             else:
                 judged["splits"][name] = exact
-                judged["rule_score"][name] = self._rule_score(problems)
                 scores = non_learner_scores(data.splits.train, problems)
                 if config.task.kind == "text":
                     scores.pop("nearest")  # it would compare row numbers of a file
                 judged["non_learners"][name] = scores
+        for name in judged["splits"]:
+            judged["rule_score"][name] = self._rule_score(data.splits.tests[name])
         if status != "done":
             notes.append(f"diverged at step {self.step}: the loss was not a number any more")
         if unreadable:
@@ -601,11 +605,13 @@ class _Run:
         links = task.consecutive(problems.x[:limit])
         if links is None:
             return None
-        read = []
-        for x in links.problems:
-            encoded = data.encode(Problems(x, task.solve(x)))
-            written = generate(self.model, data.form, data.script, encoded, x)
-            read.append([None if o.answer is None else data.script.numbers(o.answer) for o in written])
+        missing = {key: x for xs in links.problems for key, x in zip(_keys(xs), xs, strict=True)}
+        missing = {key: x for key, x in missing.items() if key not in self.answers}
+        if missing:
+            x = np.stack(list(missing.values()))
+            written = generate(self.model, data.form, data.script, data.encode(Problems(x, task.solve(x))), x)
+            self.answers |= {key: self._numbers(o) for key, o in zip(missing, written, strict=True)}
+        read = [[self.answers[key] for key in _keys(x)] for x in links.problems]
         widths = task.solve(links.problems[0][:1]).answers.shape[1]
         whole = [all(v is not None and len(v) == widths for v in row) for row in zip(*read, strict=True)]
         if not any(whole):
@@ -613,6 +619,9 @@ class _Run:
         values = [np.array([v for v, ok in zip(r, whole, strict=True) if ok], dtype=object) for r in read]
         kept = dataclasses.replace(links, problems=tuple(x[np.array(whole)] for x in links.problems))
         return float(task.obeys(kept, values).sum() / len(whole))
+
+    def _numbers(self, output: Output) -> list[int] | None:
+        return None if output.answer is None else self.data.script.numbers(output.answer)
 
     # --- on disk -------------------------------------------------------------------------------------------
 
@@ -705,6 +714,11 @@ class _Run:
 def _seed(seed: int, purpose: str) -> int:
     """A seed of its own for each purpose: seed + i would make neighbours share their draws."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
+
+
+def _keys(x: Any) -> list[tuple[int, ...]]:
+    """Problems as what a dictionary takes, without what fills rows up."""
+    return [tuple(v for v in row if v != BLANK) for row in x.tolist()]
 
 
 def _head(encoded: Encoded, rows: int) -> Encoded:

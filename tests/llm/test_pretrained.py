@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from crevasse import memory, store
 from crevasse.api import make_config
 from crevasse.errors import UserError
-from crevasse.formats.generate import generate
+from crevasse.formats.generate import generate, token_limit
 from crevasse.models import MODELS, losses
 from crevasse.models.base import Needs
 from crevasse.rules import RULES, Cost, Oracle, Weights
@@ -66,7 +66,7 @@ def test_running_freely_writes_what_transformers_writes(tiny, family, form):
             p.copy_(torch.randn_like(p) * 0.4)
     problems = data.splits.train
     written = generate(model, data.form, data.script, data.train, problems.x, rows=6)
-    limit = data.context - int(data.train.prompt.max())
+    limit = token_limit(data.train, False) - int(data.train.prompt.max())
     for row, output in enumerate(written):
         prompt = torch.from_numpy(data.train.tokens[row, : data.train.prompt[row]]).long()[None]
         theirs = model.net.generate(

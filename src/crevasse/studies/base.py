@@ -3,6 +3,7 @@
 import json
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,8 +178,18 @@ def _arm_verdict(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "passes": float(np.mean([r["passes"] for r in rows])),
         "samples": float(np.mean([r["samples"] for r in rows])),
         "seconds": float(np.mean([r["seconds"] for r in rows])),
+        "faults": _faults(done),
         "notes": sorted({n for r in rows for n in json.loads(r["notes"])}),
     }
+
+
+def _faults(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """By split, how many outputs of all seeds first went wrong at what; splits without any are there, and empty."""
+    total: dict[str, Counter[str]] = {}
+    for row in rows:
+        for split, kinds in json.loads(row["faults"]).items():
+            total.setdefault(split, Counter()).update(kinds)
+    return {split: dict(counter.most_common()) for split, counter in total.items()}
 
 
 def _mean(s: Score | None) -> float:
@@ -189,10 +200,11 @@ def _mean(s: Score | None) -> float:
 
 _BY_SPLIT = ("ceiling", "majority", "lookup", "nearest", "rule_score")
 _NUMBERS = ("train", *TESTS, *(f"{k}_{t}" for k in _BY_SPLIT for t in TESTS),
-            "chance", "lockstep", "s_max", "memorising", "uniform_loss", "passes", "seconds")  # fmt: skip
+            "chance", "lockstep", "s_max", "memorising", "uniform_loss", "passes", "seconds", "padding", "memory",
+            "peak_memory")  # fmt: skip
 _COUNTS = ("seed", "steps", "moved_steps", "samples", "parameters", "examples", "unreadable_calls")
 _TEXTS = ("arm", "title", "group", "trial", "status", "task", "format", "model", "rule", "labels", "config",
-          "environment", "notes", "outputs")  # fmt: skip
+          "environment", "notes", "outputs", "faults")  # fmt: skip
 SCHEMA = pa.schema(
     [(n, pa.string()) for n in _TEXTS]
     + [(n, pa.int64()) for n in _COUNTS]
@@ -211,12 +223,12 @@ def _row(a: Arm, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         "rule": describe(a.config.rule), "labels": config["labels"], "seed": config["seed"],
         "config": json.dumps(config, ensure_ascii=False), "environment": json.dumps(record["environment"]),
         "notes": json.dumps(result["notes"], ensure_ascii=False),
-        "outputs": json.dumps(result["outputs"], ensure_ascii=False),
+        "outputs": json.dumps(result["outputs"], ensure_ascii=False), "faults": json.dumps(result["faults"]),
         "examples": result["examples"]["train"], "train": result["train"],
         **_curves(folder),
     }  # fmt: skip
     for name in ("steps", "moved_steps", "samples", "parameters", "unreadable_calls", "chance", "lockstep", "s_max",
-                 "memorising", "uniform_loss", "passes", "seconds"):  # fmt: skip
+                 "memorising", "uniform_loss", "passes", "seconds", "padding", "memory", "peak_memory"):  # fmt: skip
         row[name] = result[name]
     for test in TESTS:
         row[test] = result["splits"].get(test)
