@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crevasse.errors import UserError, unknown
+from crevasse.processes import is_first
 
 if TYPE_CHECKING:
     from crevasse.spec import Table
@@ -365,6 +366,8 @@ def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, _terminate)
+    if not is_first():  # of several processes that train together, one speaks
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         code = cli.main(prog_name="crevasse", standalone_mode=False)
     except UserError as e:

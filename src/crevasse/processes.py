@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
 from crevasse.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -30,13 +30,15 @@ class World:
         """Is this the one that writes and speaks?"""
         return self.rank == 0
 
-    def share(self, rows: Tensor) -> Tensor:
+    def share(self, rows: "Tensor") -> "Tensor":
         """This process' part of some rows."""
         return rows[self.rank :: self.size]
 
-    def sum(self, x: Tensor) -> Tensor:
+    def sum(self, x: "Tensor") -> "Tensor":
         """The sum over all processes; x is overwritten."""
         if self.size > 1:
+            import torch.distributed
+
             torch.distributed.all_reduce(x)
         return x
 
@@ -44,6 +46,8 @@ class World:
         """What the first process decides, in all of them; a UserError there is one everywhere."""
         if self.size == 1:
             return decide()
+        import torch.distributed
+
         box: list[object] = [None]
         if self.first:
             try:
@@ -58,16 +62,23 @@ class World:
 
 def is_first() -> bool:
     """Is this the process that speaks? Known from the environment, before anything is imported or joined."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return not several() or os.environ.get("RANK", "0") == "0"
+
+
+def several() -> bool:
+    """Did a launcher start more than one process?"""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def joined() -> Iterator[World]:
     """The processes that the launcher started, or this one alone. Raises UserError if they do not find each other."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if not several():
         yield World()
         return
+    import torch.distributed
+
+    size = int(os.environ["WORLD_SIZE"])
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -196,7 +196,7 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path, rule):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", script,
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", script,
          json.dumps(config.to_json()), tmp_path / "two"],
         check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -212,7 +212,7 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path, rule):
 @pytest.mark.slow
 def test_the_command_line_runs_under_a_launcher_and_speaks_once(tiny, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "crevasse.cli",
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "crevasse.cli",
          "run", "factorial", "--model", f"pretrained:{tiny()},dtype=float32", "--steps", "3", "--batch", "7",
          "--out", tmp_path, "--json", "--quiet"],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},

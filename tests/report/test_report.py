@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from crevasse import report, store
 from crevasse.errors import UserError
+from crevasse.formats.faults import Kind
 from crevasse.report import build_report, figures
 from crevasse.studies import EVIDENCE, VERDICT, decide, read_evidence
 from crevasse.studies.base import Arm, Budget, Study, write_evidence
@@ -65,6 +66,7 @@ def row(arm: str, kind: str, seed: int = 0, **over: Any) -> dict[str, Any]:
            for k, v in {"ceiling": 0.97, "majority": 0.12, "lookup": 0.1, "nearest": 0.1, "rule_score": 0.3}.items()},
         "chance": 0.08, "lockstep": 0.9 if kind == "rule" else -0.5, "s_max": 0.1 if kind == "nothing" else 0.99,
         "memorising": 0.7, "uniform_loss": L0, "passes": 220.0, "seconds": 3.5,
+        "faults": "{}", "padding": 0.0, "memory": None, "peak_memory": None,
         "curve_step": [int(s) for s in 110 * t] if done else [0],
         "curve_train": (L0 * low**t + jitter).tolist() if done else [None],
         "curve_held_out": (L0 + (end - L0) * t).tolist() if done else [None],
@@ -84,7 +86,8 @@ def study(folder: Path, rows: list[dict[str, Any]], seconds: float | None = 12.0
 def everything() -> list[dict[str, Any]]:
     """All findings, several seeds, two groups, and text that attacks wherever text can stand."""
     bad = {"problem": HOSTILE, "written": HOSTILE, "answer": HOSTILE, "expected": HOSTILE, "correct": False,
-           "unreadable": [HOSTILE]}  # fmt: skip
+           "unreadable": [HOSTILE],
+           "fault": {"kind": HOSTILE, "token": HOSTILE, "expected": HOSTILE, "written": HOSTILE}}  # fmt: skip
     attack = dict.fromkeys(("title", "task", "format", "model", "rule", "labels", "trial"), HOSTILE) | {
         "notes": json.dumps([HOSTILE]), "outputs": json.dumps({"random": [bad], HOSTILE: [bad]}),
         "config": json.dumps({HOSTILE: HOSTILE}), "environment": json.dumps({HOSTILE: HOSTILE}),
@@ -199,6 +202,188 @@ def test_the_splits_are_those_of_the_tasks() -> None:
     assert report.SPLITS == TESTS
 
 
+# --- where traces break --------------------------------------------------------------------------------------------
+
+CHAIN = "22*21=462\n462*20=9241\n9241*19=175579\nThe answer is 175579."
+
+
+def traced(arm: str, kind: str = "memory", seed: int = 0, **over: Any) -> dict[str, Any]:
+    """A trial whose outputs are traces, which break in several places; the first sample is of two lines and more."""
+    bad = {"problem": "22! step by step:\n", "written": CHAIN, "answer": "175579", "expected": "1.124001e+21",
+           "correct": False, "unreadable": [], "fault": {"kind": "result", "token": 17,
+           "expected": "9240\n9240*19", "written": "9241\n9241*19"}}  # fmt: skip
+    good = {"problem": "1 =", "written": "1<end>", "answer": "1", "expected": "1", "correct": True, "unreadable": [],
+            "fault": None}  # fmt: skip
+    return row(arm, kind, seed) | {
+        "format": "trace:steps=calls", "outputs": json.dumps({"train": [good], "random": [good, bad]}),
+        "faults": json.dumps({"train": {}, "random": {"result": 6, "copying": 2}, "extrapolation": {"answer": 1}}),
+    } | over  # fmt: skip
+
+
+def broken() -> list[dict[str, Any]]:
+    """Two arms that write steps, of which one has the rule; and one that answers at once."""
+    at_once = {"faults": json.dumps({"train": {}, "random": {"answer": 90}})}
+    finds = {"faults": json.dumps({"train": {}, "random": {}, "extrapolation": {"start": 3}})}
+    return [traced("steps", seed=0), traced("steps", seed=1), traced("right", "rule", **finds),
+            row("direct", "memory", **at_once)]  # fmt: skip
+
+
+def plain(text: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", "", text).split())
+
+
+def test_every_kind_of_fault_has_words_and_a_colour() -> None:
+    assert {*figures.FAULTS} == {*get_args(Kind), "other"}
+    assert all(f"fault-{kind}" in figures.COLOURS for kind in figures.FAULTS)
+    sheet = (Path(report.__file__).parent / "report.css").read_text()
+    assert all(f"var(--fault-{kind})" in sheet for kind in figures.FAULTS)
+
+
+def test_writing_on_every_bar_can_be_read_in_light_and_in_dark() -> None:
+    sheet = (Path(report.__file__).parent / "report.css").read_text()
+    for colours in re.findall(r":root \{(.*?)\n *\}", sheet, re.S)[:2]:
+        seen = {
+            name: tuple(map(int, rgb)) for name, *rgb in re.findall(r"--([\w-]+): rgb\((\d+), (\d+), (\d+)\)", colours)
+        }
+        pairs = [("rule", "paper"), *((f"fault-{k}", role) for k, (_, _, role) in figures.FAULTS.items())]
+        low = {p: contrast(seen[p[0]], seen[p[1]]) for p in pairs}
+        assert {p: c for p, c in low.items() if c < 4.5} == {}
+
+
+def contrast(a: Sequence[int], b: Sequence[int]) -> float:
+    """As WCAG defines it."""
+
+    def light(colour: Sequence[int]) -> float:
+        parts = [c / 255 for c in colour]
+        r, g, b = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    high, low = sorted((light(a), light(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_what_is_wrong_of_a_bar_is_divided_as_the_faults_are() -> None:
+    bars = [("train", 1.0, {"form": 2}), ("random", 0.2, {"result": 6, "copying": 2}), ("extrapolation", 0.5, {})]
+    data = figures.breaks("<b>x", bars)["data"]
+    found = {t["marker"]["color"]: t["x"] for t in data}
+    assert found == {
+        figures.rgb("rule"): [1, 0.2, 0.5],
+        figures.rgb("fault-copying"): [0, 0.2, 0],
+        figures.rgb("fault-result"): [0, 0.6, 0],
+        figures.rgb("fault-form"): [0, 0, 0],  # right all the same
+    }
+    assert [t["customdata"] for t in data[1:3]] == [[[0, 2], [2, 8], [0, 0]], [[0, 2], [6, 8], [0, 0]]]
+    assert {t["meta"][0] for t in data} == {"&lt;b&gt;x"}
+
+
+def only(**kinds: int) -> dict[str, Any]:
+    return {"bars": [("train", 0.5, {"form": 99}), ("random", 0.5, kinds)]}
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [
+        ([only(start=12), only(copying=5)],
+         "Of the held-out traces that went wrong, most broke at the first value: 12 of 17."),
+        ([only(start=3, copying=4, form=3)],
+         "Of the held-out traces that went wrong, the largest part broke at copying a value: 4 of 10."),
+        ([only(stopping=4)], "Of the held-out traces that went wrong, all broke at knowing when to stop: 4 of 4."),
+        ([only(operand=2, result=2)],
+         "Of the 4 held-out traces that went wrong, 2 each broke at the next operand and at the result of a step."),
+        ([only(answer=1)], "The one held-out trace that went wrong broke at the final answer."),
+        ([only()], "Of the training traces that went wrong, all broke at the way steps are written: 99 of 99."),
+    ],
+)  # fmt: skip
+def test_the_sentence_on_top_is_computed(arms: list[dict[str, Any]], sentence: str) -> None:
+    found = report._breaks(arms)
+    assert found is not None and found["sentence"] == sentence
+
+
+def test_without_faults_inside_a_trace_there_is_no_such_section(tmp_path: Path) -> None:
+    at_once = row("direct", "memory", faults=json.dumps({"train": {}, "random": {"answer": 90}}))
+    text = html_of(tmp_path, [at_once, row("finds", "rule")])
+    assert "Where the traces break" not in text
+    assert "where a trace breaks" not in text
+
+
+def test_a_kind_and_a_split_that_are_not_known_stay_text(tmp_path: Path) -> None:
+    faults = json.dumps({"random": {HOSTILE: 3}, HOSTILE: {"start": 99}})
+    text = html_of(tmp_path, [traced("one", faults=faults)])
+    assert "all broke at something else: 3 of 3" in text
+    assert "<img" not in text and text.count("</script>") == 3
+
+
+def test_evidence_and_verdict_of_before_have_no_faults_and_no_memory(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", broken())
+    rows = [{**r, **dict.fromkeys(("faults", "padding", "memory", "peak_memory"))} for r in broken()]
+    for r in rows:
+        outputs = json.loads(r["outputs"])
+        for o in (o for some in outputs.values() for o in some):
+            o.pop("fault", None)
+        r["outputs"] = json.dumps(outputs)
+    verdict = json.loads((folder / VERDICT).read_text())
+    for a in verdict["arms"]:
+        del a["faults"]
+    write_evidence(folder / EVIDENCE, rows)
+    store.write_json(folder / VERDICT, verdict)
+    text = build_report(folder).read_text("utf-8")
+    assert all(words not in text for words in ("Where the traces break", "first goes wrong", "GiB estimated"))
+    assert CHAIN.split("\n")[0] in text
+
+
+@pytest.mark.parametrize(
+    ("written", "fault", "sound"),
+    [
+        ("2*1=2#2", {"token": 2, "written": "1=2#2"}, "2*"),
+        ("1*1=1*1=1", {"token": 4, "written": "1*1=1"}, "1*1="),  # twice there: the token tells, one a character
+        ("3 5 5 5 5 # 5", {"token": 2, "written": "5 5"}, "3 5 "),  # or set apart by spaces
+        ("aa aa", {"token": 99, "written": "aa"}, "aa aa"),  # cannot be told: nothing is marked
+        ("aa", {"token": "x", "written": ""}, "aa"),
+        ("aa", {"token": 0, "written": "never written"}, "aa"),
+    ],
+)
+def test_an_output_is_cut_where_it_goes_wrong(written: str, fault: dict[str, Any], sound: str) -> None:
+    o = report._sample({"written": written, "answer": None, "fault": {"kind": "copying", "expected": "7"} | fault})
+    assert (o["sound"], o["sound"] + o["rest"]) == (sound, written)
+
+
+def test_a_wrong_answer_alone_is_not_explained_twice() -> None:
+    fault = {"kind": "answer", "token": 0, "expected": "6<end>", "written": "7<end>"}
+    assert report._sample({"written": "7<end>", "answer": "7", "fault": fault})["fault"] is None
+    assert report._sample({"written": "2*3=6#7<end>", "answer": "7", "fault": fault | {"token": 6}})["fault"]
+
+
+def test_a_right_output_is_not_said_to_go_wrong() -> None:
+    fault = {"kind": "form", "token": 0, "expected": "6", "written": " 6"}
+    assert report._sample({"written": " 6", "answer": "6", "correct": True, "fault": fault})["fault"] is None
+
+
+def test_an_output_that_ends_too_early_is_said_to_end(tmp_path: Path) -> None:
+    bad = {"problem": "3!", "written": "3*2", "answer": None, "expected": "6", "correct": False, "unreadable": [],
+           "fault": {"kind": "result", "token": 3, "expected": "=6#6<end>", "written": ""}}  # fmt: skip
+    text = plain(html_of(tmp_path, [traced("one", outputs=json.dumps({"random": [bad]}))]))
+    assert "first goes wrong at the result of a step: it ends where “=6#6&lt;end&gt;” was due" in text
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"memory": 1.5 * 2**30, "peak_memory": 2.04 * 2**30, "padding": 0.09},
+         "memory: about 1.5 GiB estimated, 2.0 GiB at most; 9% of the tokens computed were padding"),
+        ({"memory": 300 * 2**20}, "memory: about 300 MiB estimated<"),
+        ({"peak_memory": 2**30}, "memory: 1.0 GiB at most<"),
+        ({"padding": 0.001}, "facts\">under 1% of the tokens computed were padding"),
+    ],
+)  # fmt: skip
+def test_memory_and_padding_are_among_the_facts(tmp_path: Path, over: dict[str, Any], said: str) -> None:
+    assert said in html_of(tmp_path, [row("one", "rule", **over)])
+
+
+def test_unknown_memory_is_not_mentioned(tmp_path: Path) -> None:
+    text = html_of(tmp_path, [row("one", "rule")])
+    assert '"facts">memory' not in text and "padding</p>" not in text
+
+
 # --- bad input ---------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +410,7 @@ SPOILED = {
     "an arm without its score": (spoil_verdict(lambda v: v["arms"][0].pop("train") and None), "train"),
     "a score without its mean": (spoil_verdict(lambda v: v["arms"][0]["train"].pop("mean") and None), "scores"),
     "an unknown finding": (spoil_verdict(lambda v: v["arms"][0].update(finding="luck")), "finding"),
+    "faults that are no counts": (spoil_verdict(lambda v: v["arms"][0].update(faults={"random": 3})), "faults"),
     "an arm too few": (spoil_verdict(lambda v: v["arms"].pop() and None), "belong together (they differ in two"),
     "a seed too many": (spoil_verdict(lambda v: v["arms"][0].update(seeds=9)), "belong together (they differ in one"),
     "another name": (spoil_verdict(lambda v: v["arms"][0].update(arm="three")), "belong together"),
@@ -370,6 +556,94 @@ def test_it_opens_from_disk_without_a_word_of_complaint_and_draws_when_scrolled_
     assert opened.trouble == []
     assert {u.split(":")[0] for u in opened.requests} == {"file"}
     assert len(opened.requests) == 1
+
+
+def test_the_section_on_breaks_is_drawn_and_tells_counts(browser: Browser, tmp_path: Path) -> None:
+    opened = Opened(browser, build_report(study(tmp_path / "s", broken())))
+    section = opened.page.get_by_role("region", name="Where the traces break")
+    assert section.locator(".code").all_inner_texts() == ["steps", "right"]  # none for the arm that answers at once
+    assert "most broke at the result of a step: 12 of 21." in section.locator(".lead").inner_text()
+    opened.scroll_through()
+    assert opened.undrawn() == []
+    pictures = section.locator("[data-picture]")
+    # pieces of bars by colour: three splits, two kinds in the second, one in the third
+    roles = {role: figures.rgb(role) for role in ("rule", *(f"fault-{k}" for k in figures.FAULTS))}
+    widths = f"""h => Object.fromEntries(Object.entries({json.dumps(roles)}).map(([role, rgb]) => [
+        role, [...h.querySelectorAll('.barlayer path')].filter(p => p.style.fill === rgb)
+            .map(p => p.getBoundingClientRect().width).filter(w => w > 1)]).filter(([, w]) => w.length))"""
+    drawn = pictures.first.evaluate(widths)
+    assert {role: len(w) for role, w in drawn.items()} == {
+        "rule": 3, "fault-copying": 1, "fault-result": 1, "fault-answer": 1,
+    }  # fmt: skip
+    assert drawn["fault-result"][0] == pytest.approx(3 * drawn["fault-copying"][0], rel=0.05)
+    assert {*pictures.nth(1).evaluate(widths)} == {"rule", "fault-start"}
+
+    pictures.first.locator(".barlayer .trace", has_text="result 12").locator("path").nth(1).scroll_into_view_if_needed()
+    box = pictures.first.locator(".barlayer .trace", has_text="result 12").locator("path").nth(1).bounding_box()
+    assert box is not None
+    opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    hover = pictures.first.locator(".hoverlayer .hovertext")
+    hover.wait_for()
+    assert "first wrong at the result of a step: 12 of 16" in (hover.text_content() or "")
+    assert (
+        section.locator(".example")
+        .inner_text()
+        .endswith("22! step by step: first goes wrong at the result of a step: “9241…” where “9240…” was due")
+    )
+    assert opened.trouble == []
+    opened.context.close()
+
+
+def test_lines_of_an_output_stay_lines_and_the_break_is_in_sight(browser: Browser, tmp_path: Path) -> None:
+    long = "".join(f"{i}*{i}={i * i}\n" for i in range(40))
+    fault = {"kind": "form", "token": 240, "expected": "x", "written": "wrong here"}
+    bad = {"problem": "a\nb", "written": long + "wrong here", "answer": None, "expected": "1", "correct": False,
+           "unreadable": [], "fault": fault}  # fmt: skip
+    rows = [traced("one", outputs=json.dumps({"random": [bad]}))]
+    opened = Opened(browser, build_report(study(tmp_path / "s", rows)))
+    block = opened.page.locator(".typical .written")
+    assert block.inner_text() == bad["written"]
+    assert block.locator(".rest").inner_text() == "wrong here"
+    opened.page.locator("details.samples summary").click()
+    for place in (".typical", "details.samples"):
+        seen = opened.page.locator(f"{place} .block").evaluate(
+            "b => [b.scrollHeight > b.clientHeight + 100, b.getBoundingClientRect(), "
+            "b.querySelector('.rest').getBoundingClientRect()]"
+        )
+        assert seen[0]
+        assert seen[1]["top"] <= seen[2]["top"] < seen[2]["bottom"] <= seen[1]["bottom"]
+    opened.context.close()
+
+
+def test_breaks_are_recoloured_in_the_dark_and_fit_a_phone_and_paper(browser: Browser, tmp_path: Path) -> None:
+    file = build_report(study(tmp_path / "s", [traced(f"arm-{i}-with-a-long-name") for i in range(25)]))
+    opened = Opened(browser, file, viewport={"width": 390, "height": 844})
+    opened.scroll_through()
+    assert opened.undrawn() == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+    colour = "getComputedStyle(document.querySelector('.picture.bars .barlayer path')).fill"
+    light = opened.page.evaluate(colour)
+    opened.page.emulate_media(color_scheme="dark")
+    assert opened.page.evaluate(colour) != light
+    opened.page.emulate_media(media="print")
+    assert opened.page.evaluate(colour) == light
+    # writing stays on its piece of a bar, or is not there
+    out = opened.page.evaluate(
+        """[...document.querySelectorAll('.picture.bars .barlayer .point')].filter(p => {
+            const [piece, text] = ['path', 'text'].map(t => p.querySelector(t)?.getBoundingClientRect());
+            return text?.width && (text.left < piece.left - 1 || text.right > piece.right + 1);
+        }).length"""
+    )
+    assert out == 0
+    cut = opened.page.evaluate(
+        """[...document.querySelectorAll('.picture.bars')].filter(h => {
+            const box = h.parentElement.getBoundingClientRect();
+            return h.clientHeight < 20 || [...h.querySelectorAll('.main-svg, .main-svg text')]
+                .some(e => e.getBoundingClientRect().right > box.right + 1);
+        }).length"""
+    )
+    assert cut == 0
+    opened.context.close()
 
 
 def test_memorising_updates_are_shaded(opened: Opened) -> None:

@@ -144,7 +144,8 @@ def steps_as_states(script: Script, states: Any) -> list[Block]:
 def steps_as_calls(script: Script, states: Any, operands: Any, *, tool: bool, chain: bool = False) -> list[Block]:
     """``5*4=20;20*3=60;``; with the tool ``5*4→20;``, where what follows the arrow is given and has no loss.
 
-    chain: ``5*4=20*3=60``, as on a pocket calculator: the next step begins with the result that stands there.
+    chain: ``*4=20*3=60``, as on a pocket calculator: the display shows the start, which belongs to the problem, and
+    each step begins with the result that stands there.
     """
     task = script.task
     if task.call_widths is None or operands is None:
@@ -156,9 +157,11 @@ def steps_as_calls(script: Script, states: Any, operands: Any, *, tool: bool, ch
     def put(parts: Sequence[Any], role: Role, part: Part) -> None:
         blocks.extend(Block(p, role, part) for p in parts)
 
+    if chain:
+        put(script.values(states[:, 0]), "problem", Part.PROBLEM)
     for t in range(1, states.shape[1]):
         live = script.there(states[:, t, 0])
-        if t == 1 or not chain:
+        if not chain:
             put(script.values(np.where(live[:, None], states[:, t - 1], BLANK)), "own", Part.STATE)
         if not script.residues:
             put([script.character(task.operator, live)], "own", Part.MARK)

@@ -60,7 +60,7 @@ class Trace(_SpeltOut):
 
     name: ClassVar[str] = "trace"
 
-    steps: Literal["auto", "states", "calls", "chain"] = "auto"  # 60;120; or 20*3=60;60*2=120; or 20*3=60*2=120
+    steps: Literal["auto", "states", "calls", "chain"] = "auto"  # 60;120; or 20*3=60;60*2=120; or *3=60*2=120
 
     def body(self, script: Script, problems: Problems) -> list[Block]:
         states = self._states(script, problems)
@@ -83,7 +83,7 @@ class Tool(_SpeltOut):
     name: ClassVar[str] = "tool"
     tool: ClassVar[bool] = True
 
-    steps: Literal["calls", "chain"] = "calls"  # 20*3→60;60*2→120; or 20*3→60*2→120, as on a pocket calculator
+    steps: Literal["calls", "chain"] = "calls"  # 20*3→60;60*2→120; or *3→60*2→120, as on a pocket calculator
 
     def body(self, script: Script, problems: Problems) -> list[Block]:
         if script.task.call_widths is None:
@@ -116,6 +116,10 @@ class Calculator:
         #: What was displayed -> the number behind it.
         self._memory: dict[str, int] = {}
         self._display = ""
+        if self._chain:
+            start = script.task.solve(x[None]).states
+            assert start is not None  # a chain is made of states
+            self._show([int(v) for v in start[0, 0]])
         self._seen = 0  # tokens up to the end of the last result
         #: Calls that could not be read, as the model wrote them.
         self.unreadable: list[str] = []
@@ -134,14 +138,19 @@ class Calculator:
             tokens = [script.marks[UNREADABLE]]
             self._display = ""
         else:
-            values = np.array([result], dtype=object if not script.residues else np.int64)
-            written = [t[0] for t in script.values(values)]
-            tokens = [int(t) for part in written for t in part if t != BLANK]
-            if len(result) == 1:
-                self._display = script.text(tokens)
-                self._memory[self._display] = result[0]
+            tokens = self._show(result)
         tokens = tokens if script.residues or self._chain else [*tokens, script.marks[NEXT]]
         self._seen = len(own) + len(tokens)
+        return tokens
+
+    def _show(self, result: list[int]) -> list[int]:
+        """The tokens of a result, which the display keeps."""
+        script = self._script
+        values = np.array([result], dtype=object if not script.residues else np.int64)
+        tokens = [int(t) for part in script.values(values) for t in part[0] if t != BLANK]
+        if len(result) == 1:
+            self._display = script.text(tokens)
+            self._memory[self._display] = result[0]
         return tokens
 
     def _call(self, before: list[int]) -> list[int]:

@@ -59,10 +59,11 @@ class Pretrained(Model):
         net = _load(folder)
         limit = getattr(net.config, "max_position_embeddings", context)
         require(context <= limit, f"{config.source} reads at most {limit} tokens, but a document may need {context}")
-        if vocabulary > net.get_input_embeddings().num_embeddings:
+        known = net.get_input_embeddings().num_embeddings
+        if vocabulary > known:
             net.resize_token_embeddings(vocabulary, mean_resizing=False)
         if config.lora:
-            net = _with_lora(net, config)
+            net = _with_lora(net, config, range(known, vocabulary))
         else:
             for p in net.parameters():
                 p.requires_grad_(True)
@@ -103,6 +104,9 @@ class Pretrained(Model):
         for weight in tables.values():
             for token, parts in pieces.items():
                 weight[token] = weight[list(parts)].mean(0)
+        for module in self.net.modules():  # with LoRA, a copy of these rows is what is trained
+            for name, delta in getattr(module, "trainable_tokens_delta", {}).items():
+                delta.copy_(module.base_layer.weight[module.token_indices[name]])
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class PretrainedConfig(ModelConfig):
         with hub.quiet(), torch.device("meta"):
             c = AutoConfig.from_pretrained(hub.resolve(self.source), local_files_only=True)
             net = auto.from_config(c)
-            net = _with_lora(net, self) if self.lora else net
+            net = _with_lora(net, self) if self.lora else net  # a new token or two are too few to count
         sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
         # A layer keeps about ten vectors of its width (norms, attention, residuals) and four of the inner width;
         # a target keeps its logits, their softmax and the gradients of both.
@@ -220,12 +224,18 @@ def _load(folder: Path) -> Any:
         raise UserError(f"{folder}: it cannot be loaded as a causal language model ({_one_line(e)})") from None
 
 
-def _with_lora(net: Any, config: PretrainedConfig) -> Any:
-    """Adapters in every linear layer but the head; only they are trained."""
+def _with_lora(net: Any, config: PretrainedConfig, added: Sequence[int] = ()) -> Any:
+    """Adapters in every linear layer but the head; only they are trained, and the rows of added tokens."""
     from peft import LoraConfig, inject_adapter_in_model
 
     alpha = config.alpha or 2 * config.lora
-    adapters = LoraConfig(r=config.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    tables = (net.get_input_embeddings(), net.get_output_embeddings())
+    tied = tables[0].weight is tables[1].weight
+    rows = {name: list(added) for name, m in net.named_modules() if added and m in (tables[:1] if tied else tables)}
+    adapters = LoraConfig(
+        r=config.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM",
+        trainable_token_indices=rows or None,
+    )  # fmt: skip
     return inject_adapter_in_model(adapters, net)
 
 

@@ -95,6 +95,8 @@ def _read_verdict(path: Path) -> dict[str, Any]:
             wrong.append("finding")
         if not all(s is None or _is_score(s) for s in scores):
             wrong.append("scores")
+        if not _are_faults(arm.get("faults", {})):  # older verdicts have none
+            wrong.append("faults")
         if wrong:
             raise UserError(f"{path} is damaged (arm {arm.get('arm')!r}: {', '.join(wrong)}); run the study again")
     return verdict
@@ -102,6 +104,13 @@ def _read_verdict(path: Path) -> dict[str, Any]:
 
 def _is_score(value: Any) -> bool:
     return isinstance(value, dict) and all(number(value.get(k)) is not None for k in ("mean", "low", "high", "n"))
+
+
+def _are_faults(value: Any) -> bool:
+    """split -> kind -> count."""
+    return isinstance(value, dict) and all(
+        isinstance(kinds, dict) and all(type(n) is int and n >= 0 for n in kinds.values()) for kinds in value.values()
+    )
 
 
 def _match(verdict: dict[str, Any], rows: Sequence[Row], folder: Path) -> None:
@@ -136,16 +145,25 @@ def _parsed(row: Row, column: str, kind: type) -> Any:
 def _render(verdict: dict[str, Any], rows: Sequence[Row]) -> str:
     arms = [_arm(a, [r for r in rows if r["arm"] == a["arm"]]) for a in verdict["arms"]]
     groups = list(dict.fromkeys(a["group"] for a in arms))
+    spelt_out = _spelt_out(arms)
     pictures = {
         "lockstep": figures.diagonal(rows, {a["arm"]: a["finding"] for a in verdict["arms"]}),
         **{a["id"]: a["picture"] for a in arms},
+        **{f"breaks-{a['id']}": figures.breaks(a["title"], a["bars"]) for a in spelt_out},
     }
     scripts = {"plotly": get_plotlyjs().replace("\r\n", "\n"), "report": (_HERE / "report.js").read_text("utf-8")}
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"score": _score_text, "count": _count_text, "time": _time_text, "plain": _plain_text}
+    environment.filters |= {
+        "score": _score_text,
+        "count": _count_text,
+        "time": _time_text,
+        "plain": _plain_text,
+        "bytes": _bytes_text,
+        "line": _line_text,
+    }
     environment.globals["place"] = _place
     return environment.get_template("template.html").render(
         study=verdict,
@@ -154,6 +172,9 @@ def _render(verdict: dict[str, Any], rows: Sequence[Row]) -> str:
         command=f"crevasse study {shlex.quote(verdict['study'])} --budget {shlex.quote(verdict['budget'])}",
         groups=[(name, [a for a in arms if a["group"] == name]) for name in groups],
         arms=arms,
+        breaks=_breaks(spelt_out),
+        broken=spelt_out,
+        faults=figures.FAULTS,
         trials=len(rows),
         seeds=sorted({a["seeds"] for a in arms}),
         tally=_tally(arms),
@@ -172,7 +193,11 @@ def _arm(verdict: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """What the page shows of an arm: its verdict, and what only the rows know."""
     first = figures.leading(rows)
     sampled = next((r for r in rows if r["status"] == "done"), first)
-    outputs = _parsed(sampled, "outputs", dict)
+    outputs = {
+        split: [_sample(o) for o in some]
+        for split, some in _parsed(sampled, "outputs", dict).items()
+        if isinstance(some, list)
+    }
     return {
         **verdict,
         # Names are free text; an id in HTML must not be.
@@ -183,7 +208,18 @@ def _arm(verdict: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         "rank": list(WORDS).index(verdict["finding"]),
         "labels": first["labels"],
         "facts": {k: first[k] for k in ("examples", "steps", "parameters", "moved_steps")},
-        "outputs": {split: [_sample(o) for o in some] for split, some in outputs.items() if isinstance(some, list)},
+        "memory": _most(rows, "memory"),
+        "peak_memory": _most(rows, "peak_memory"),
+        "padding": _most(rows, "padding"),
+        "bars": _bars(verdict),
+        "outputs": outputs,
+        "example": next((o for split in SPLITS for o in outputs.get(split, ()) if o["fault"]), None),
+        # One output of each held-out split is there without a click: a right one where most are right.
+        "typical": [
+            (split, min(outputs[split], key=lambda o: o["correct"] != (verdict["splits"][split]["mean"] > 0.5)))
+            for split in SPLITS
+            if outputs.get(split) and verdict["splits"].get(split)
+        ],
         "sample_seed": sampled["seed"],
         "lead_seed": first["seed"],
         "trials": [(r["seed"], r["trial"], r["status"]) for r in rows],
@@ -191,16 +227,121 @@ def _arm(verdict: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def _most(rows: Sequence[Row], column: str) -> float | None:
+    """The largest value of a column that older evidence lacks."""
+    return max((v for r in rows if (v := number(r.get(column))) is not None), default=None)
+
+
+_SHORT = 72  # characters of problem and output that stand on one line together
+
+
 def _sample(output: Any) -> dict[str, Any]:
     """One sample output with every field as text, whatever a file says."""
     o = output if isinstance(output, dict) else {}
     unreadable = o.get("unreadable")
+    problem, written, expected = (str(o.get(k, "")) for k in ("problem", "written", "expected"))
+    answer = None if o.get("answer") is None else str(o["answer"])
+    correct = o.get("correct") is True
+    fault = None if correct else _fault(o.get("fault"), written)
+    if fault and fault["kind"] == "answer" and answer and written.lstrip().startswith(answer):
+        fault = None  # nothing but an answer was written, and that it is wrong is said already
+    at = len(written) if fault is None else fault["at"]
     return {
-        **{k: str(o.get(k, "")) for k in ("problem", "written", "expected")},
-        "answer": None if o.get("answer") is None else str(o["answer"]),
-        "correct": o.get("correct") is True,
+        "problem": problem, "written": written, "expected": expected, "answer": answer, "correct": correct,
         "unreadable": [str(u) for u in unreadable] if isinstance(unreadable, list) else [],
+        "fault": fault,
+        "sound": written[:at],  # as it should be
+        "rest": written[at:],  # from the fault on
+        "long": "\n" in problem.strip() + written.strip() or len(problem) + len(written) > _SHORT,
+    }  # fmt: skip
+
+
+def _fault(fault: Any, written: str) -> dict[str, Any] | None:
+    """Where an output first goes wrong, in words; None where the evidence does not say."""
+    if not isinstance(fault, dict) or not fault.get("kind"):
+        return None
+    kind = str(fault["kind"])
+    due, found = (str(fault.get(k, "")) for k in ("expected", "written"))
+    lines = [t.split("\n")[0] for t in (due, found)]
+    if not all(lines) or lines[0] == lines[1]:  # else what differs stands in the first line
+        lines = [due, found]
+    return {
+        "kind": kind,
+        "where": figures.FAULTS[kind][1] if kind in figures.FAULTS else kind,
+        # A few tokens of each: dots where it goes on. Marks that end a text are written in angle brackets.
+        "expected": lines[0] if lines[0].endswith(">") else lines[0] + "…",
+        "written": lines[1] if written.endswith(lines[1]) else lines[1] + "…",
+        "ends": not found,
+        "at": _place_of(fault.get("token"), found, written),
     }
+
+
+def _place_of(token: Any, found: str, written: str) -> int:
+    """The character at which what was found begins; the end where that cannot be told for certain."""
+    first = written.find(found)
+    if found and first == written.rfind(found):
+        return first if first >= 0 else len(written)
+    if found and type(token) is int and token >= 0:  # tokens set apart by spaces, or of a character each
+        for at in (len(" ".join(written.split(" ")[:token])) + (token > 0), token):
+            if written.startswith(found, at):
+                return at
+    return len(written)
+
+
+# --- where the traces break ----------------------------------------------------------------------------------------
+
+Bar = tuple[str, float, dict[str, int]]  # split, share right, faults by kind
+
+
+def _bars(verdict: dict[str, Any]) -> list[Bar]:
+    """The splits of an arm of which the verdict says where outputs went wrong."""
+    found = []
+    for split in ("train", *SPLITS):
+        score = verdict["train"] if split == "train" else verdict["splits"].get(split)
+        kinds = verdict.get("faults", {}).get(split)
+        if score is None or kinds is None:
+            continue
+        counts: dict[str, int] = {}
+        for kind, n in kinds.items():
+            known = kind if kind in figures.FAULTS else "other"
+            counts[known] = counts.get(known, 0) + n
+        found.append((split, min(max(float(score["mean"]), 0.0), 1.0), counts))
+    return found
+
+
+def _spelt_out(arms: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The arms that write steps: those of a format in which something else than an answer went wrong."""
+
+    def form(arm: dict[str, Any]) -> str:
+        return str(arm["format"]).split(":")[0]
+
+    broken = {form(a) for a in arms for _, _, kinds in a["bars"] if any(n for k, n in kinds.items() if k != "answer")}
+    return [a for a in arms if a["bars"] and form(a) in broken]
+
+
+def _breaks(arms: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the section says on top: one sentence, and how often each kind occurred. None without arms."""
+    if not arms:
+        return None
+    sets: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    for split, _, kinds in (bar for a in arms for bar in a["bars"]):
+        counts = sets[split != "train"]
+        for kind, n in kinds.items():
+            counts[kind] = counts.get(kind, 0) + n
+    held_out = any(sets[True].values())
+    counts = sets[held_out]
+    total, top = sum(counts.values()), max(counts.values())
+    first = [figures.FAULTS[k][1] for k in figures.FAULTS if counts.get(k) == top]
+    traces = "held-out traces" if held_out else "training traces"
+    if total == 1:
+        sentence = f"The one {traces[:-1]} that went wrong broke at {first[0]}."
+    elif len(first) > 1:
+        sentence = f"Of the {total:,} {traces} that went wrong, {top:,} each broke at {' and at '.join(first)}."
+    else:
+        most = "all broke" if top == total else "most broke" if 2 * top > total else "the largest part broke"
+        sentence = f"Of the {traces} that went wrong, {most} at {first[0]}: {top:,} of {total:,}."
+    kinds = [k for k in figures.FAULTS if sets[True].get(k) or sets[False].get(k)]
+    return {"sentence": sentence, "kinds": kinds}
 
 
 def _asides(text: str) -> list[tuple[str, bool]]:
@@ -266,6 +407,20 @@ def _time_text(value: Any) -> str:
     if v < 9.95:
         return f"{v:.1f} s"
     return f"{v:.0f} s" if v < 120 else f"{v / 60:.0f} min" if v < 7200 else f"{v / 3600:.1f} h"
+
+
+def _bytes_text(value: Any) -> str:
+    """1.4 GiB; 310 MiB for what is less than one."""
+    v = number(value)
+    if v is None:
+        return "–"
+    mebi = v / 2**20
+    return f"{mebi:,.0f} MiB" if mebi < 1000 else f"{mebi / 1024:,.1f} GiB"
+
+
+def _line_text(value: Any) -> str:
+    """A text on one line, its line breaks visible."""
+    return str(value).replace("\r\n", "\n").replace("\n", "↵")
 
 
 def _plain_text(value: Any) -> str:

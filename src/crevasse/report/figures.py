@@ -31,6 +31,26 @@ COLOURS = {
     "memory": (204, 76, 20),
     "nothing": (128, 133, 141),
     "wash": (236, 104, 66),  # behind the memorising updates
+    # Where traces break: blues for what is carried over, reds for the step, greens for its shape, grey for the end.
+    "fault-start": (52, 66, 158),
+    "fault-copying": (156, 178, 230),
+    "fault-operand": (150, 36, 104),
+    "fault-result": (236, 162, 190),
+    "fault-stopping": (92, 98, 20),
+    "fault-form": (204, 205, 128),
+    "fault-answer": (96, 102, 112),
+    "fault-other": (200, 202, 206),
+}
+#: Kind of fault -> its word on a bar, its words in a sentence, the colour of writing on it. In the order of a trace.
+FAULTS = {
+    "start": ("first value", "the first value", "paper"),
+    "copying": ("copying", "copying a value", "ink"),
+    "operand": ("operand", "the next operand", "paper"),
+    "result": ("result", "the result of a step", "ink"),
+    "stopping": ("stopping", "knowing when to stop", "paper"),
+    "form": ("form", "the way steps are written", "ink"),
+    "answer": ("answer", "the final answer", "paper"),
+    "other": ("other", "something else", "ink"),  # a kind that this version does not know
 }
 #: The loss axis is logarithmic where the largest loss is more than so many times the smallest.
 LOG_ABOVE = 20.0
@@ -249,6 +269,61 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
         for place, i in enumerate(members):
             placed[i] = centre + gap * (place - (len(members) - 1) / 2)
     return placed
+
+
+# --- where traces break -------------------------------------------------------------------------------------------
+
+
+def breaks(title: str, splits: Sequence[tuple[str, float, dict[str, int]]]) -> Figure:
+    """A bar a split: the share that is right, and the rest divided as first faults are. splits: name, right, counts.
+
+    An output can be right although its steps are not the document's, so counts need not add up to what is wrong.
+    """
+    names = [name for name, _, _ in splits]
+    used = [k for k in FAULTS if any(counts.get(k) for _, _, counts in splits)]
+    totals = [sum(counts.values()) for _, _, counts in splits]
+    look: Figure = {"type": "bar", "orientation": "h", "y": names, "showlegend": False, "textposition": "inside",
+                    "insidetextanchor": "middle", "textangle": 0, "constraintext": "inside"}  # fmt: skip
+
+    def font(role: str) -> Figure:
+        return {"insidetextfont": {"color": rgb(role), "size": 11}}
+
+    def edge(role: str) -> Figure:
+        return {"color": rgb(role), "line": {"color": rgb("paper"), "width": 1}}
+
+    traces = [
+        look | font("paper") | {
+            "x": _plain(right for _, right, _ in splits), "marker": edge("rule"),
+            "text": [f"right {min(right, 0.99 if right < 1 else 1):.0%}" for _, right, _ in splits],
+            "meta": [_safe(title)],
+            "hovertemplate": "<b>%{meta[0]}</b> · %{y}<br>right: %{x:.1%}<extra></extra>",
+        }
+    ]  # fmt: skip
+    for kind in used:
+        word, phrase, role = FAULTS[kind]
+        counts = [c.get(kind, 0) for _, _, c in splits]
+        traces.append(
+            look | font(role) | {
+                "x": _plain((1 - s[1]) * n / t if t else 0 for s, n, t in zip(splits, counts, totals, strict=True)),
+                "marker": edge(f"fault-{kind}"), "text": [f"{word} {n:,}" if n else "" for n in counts],
+                "meta": [_safe(title), phrase], "customdata": [[n, t] for n, t in zip(counts, totals, strict=True)],
+                "hovertemplate": "<b>%{meta[0]}</b> · %{y}<br>first wrong at %{meta[1]}: %{customdata[0]:,} of"
+                                 " %{customdata[1]:,}<extra></extra>",
+            }
+        )  # fmt: skip
+    layout = _layout(
+        {"l": 86, "r": 2, "t": 0, "b": 0},
+        barmode="stack", bargap=0.22, hovermode="closest",
+        # Writing that does not fit on its piece of a bar is left out.
+        uniformtext={"minsize": 11, "mode": "hide"},
+        xaxis=_axis("", range=[0, 1], visible=False),
+        yaxis=_axis("", autorange="reversed", showgrid=False, showline=False, ticksuffix="  ",
+                    tickfont={"size": 12}),
+        shapes=[{"type": "rect", "xref": "x", "yref": "y", "x0": 0, "x1": 1, "y0": i - 0.39, "y1": i + 0.39,
+                 "layer": "below", "line": {"width": 0}, "fillcolor": rgb("faint"), "opacity": 0.5}
+                for i in range(len(names))],
+    )  # fmt: skip
+    return {"data": traces, "layout": layout}
 
 
 # --- numbers and the look that all pictures share -----------------------------------------------------------------

@@ -49,6 +49,18 @@
   addEventListener("afterprint", () => { words.open = wordsWereOpen; });
   matchMedia("print").addEventListener("change", (e) => e.matches && drawAll());
 
+  // --- a long output shows the place at which it goes wrong, and what stands before ---
+  function showFault(within) {
+    for (const rest of within.querySelectorAll(".block > .rest")) {
+      const block = rest.parentElement;
+      block.scrollTop = Math.max(0, rest.offsetTop - block.clientHeight / 2);
+    }
+  }
+  showFault(document);
+  for (const samples of document.querySelectorAll("details.samples")) {
+    samples.addEventListener("toggle", () => showFault(samples), { once: true });
+  }
+
   // --- which findings the diagonal shows ---
   const diagonal = document.querySelector('[data-picture="lockstep"]');
   const keys = [...document.querySelectorAll("#findings button")];

@@ -18,6 +18,7 @@ from crevasse.errors import UserError, unknown
 from crevasse.formats import FORMATS
 from crevasse.models import MODELS
 from crevasse.probes import LEARNED
+from crevasse.processes import several
 from crevasse.rules import RULES
 from crevasse.spec import Named, describe
 from crevasse.stats import Score, score
@@ -106,6 +107,10 @@ def run_study(
     """
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
+    if several():
+        raise UserError(
+            "a study runs its trials side by side by itself; a launcher of processes goes with `crevasse run`"
+        )
     began = time.perf_counter()
     with store.owned(out):
         arms = study.arms(budget)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crevasse.errors import UserError
+from crevasse.processes import several
 from crevasse.trial import Progress, TrialConfig, run_trial
 
 
@@ -54,7 +55,7 @@ def run_all(
             on_event(event)
 
     count = min(workers or available_cores(), len(configs))
-    if count == 1 and workers == 1:
+    if (count == 1 and workers == 1) or several():  # processes that train together run trials one after another
         for number, config in enumerate(configs):
             _run_one(number, config, root, take)
     elif configs:
