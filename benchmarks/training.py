@@ -45,7 +45,7 @@ def figures() -> Iterator[Figure]:
 def plain_loop(config, data: Data) -> float:
     """Seconds of the usual loop: embed, blocks, logits at every position, cross entropy with a mask."""
     rows = Rows.of(data.train)
-    model = config.model.build(len(data.script.vocabulary), data.context)
+    model = config.model.build(data.script.size, data.context)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
@@ -74,7 +74,7 @@ def hugging_face(data: Data) -> float:
     labels = torch.where(rows.loss, rows.tokens.long(), -100)
     dataset = [{"input_ids": t, "labels": v} for t, v in zip(rows.tokens.long()[: STEPS * BATCH], labels, strict=False)]
     size = GPT2Config(
-        vocab_size=len(data.script.vocabulary), n_positions=data.context, n_embd=128, n_layer=2, n_head=4,
+        vocab_size=data.script.size, n_positions=data.context, n_embd=128, n_layer=2, n_head=4,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +91,7 @@ def check_equal() -> float:
     config = make_config("iterated-product:p=13,T=16,beyond=", "trace", "transformer:width=128", train=300)
     data = Data(config)
     rows, picked = Rows.of(data.train), torch.arange(BATCH)
-    model = config.model.build(len(data.script.vocabulary), data.context)
+    model = config.model.build(data.script.size, data.context)
     tokens = rows.tokens[picked].long()
     targets = torch.where(rows.loss[picked], tokens, -100)[:, 1:]
     logits = model.head(model(tokens[:, :-1], rows.steps[picked]))

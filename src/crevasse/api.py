@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is needed, so that ``import crevasse`` costs nothing.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,10 +130,15 @@ def study(
         from crevasse.errors import unknown
 
         raise unknown("budget", budget, BUDGETS)
-    folder = Path(out) if out is not None else DEFAULT_OUT / f"{chosen.name}-{budget}"
+    folder = Path(out) if out is not None else study_folder(name, budget)
     verdict = run_study(chosen, budget, folder, on_event=on_event, workers=workers)
     build_report(folder)
     return verdict
+
+
+def study_folder(name: str, budget: str) -> Path:
+    """Where a study goes when nobody says where: ``crevasse-out/NAME-BUDGET``, options of the name included."""
+    return DEFAULT_OUT / f"{re.sub(r'[^A-Za-z0-9.=-]+', '-', name).strip('-')}-{budget}"
 
 
 def solve(task: str, inputs: list[str]) -> dict[str, Any]:

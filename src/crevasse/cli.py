@@ -80,10 +80,10 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
     from crevasse import api
     from crevasse.studies import STUDIES
 
-    STUDIES.cls(name)  # an unknown name is told before anything is made
+    STUDIES.parse(name)  # an unknown name is told before anything is made
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
-    folder = out or api.DEFAULT_OUT / f"{name}-{budget}"
+    folder = out or api.study_folder(name, budget)
     with _live(quiet) as live:
         verdict = api.study(name, budget, out=folder, on_event=live.study_event)
     if as_json:
@@ -102,6 +102,7 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @click.option("--rule", default="adamw", show_default=True)
 @click.option("--steps", type=int, default=1000, show_default=True)
 @click.option("--batch", type=int, default=128, show_default=True, help="Examples a step.")
+@click.option("--chunk", type=int, default=0, help="Tokens at once; more of a batch are accumulated [all].")
 @click.option("--train", type=int, default=None, help="Training problems [all, at most 2000 of a large domain].")
 @click.option("--held-out", type=int, default=1000, show_default=True, help="Most problems in each held-out split.")
 @click.option("--labels", default="true", show_default=True, help="true, random, or noisy=SHARE.")
@@ -112,7 +113,8 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @_json
 @_quiet
 def run(
-    task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, train: int | None,
+    task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, chunk: int,
+    train: int | None,
     held_out: int, labels: str, seed: int, seeds: int, probe_every: int, out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train one learner on a task (iterated-product T=1-6, or pairs:my.csv) and judge it."""
@@ -129,8 +131,8 @@ def run(
     with _live(quiet) as live:
         result = api.run(
             _with_options(task, options), form, model, rule, seeds=seeds, out=folder, on_event=live.trial_event,
-            steps=steps, batch=batch, train=train, held_out=held_out, labels=labels, noise=share, seed=seed,
-            probe_every=probe_every,
+            steps=steps, batch=batch, chunk=chunk, train=train, held_out=held_out, labels=labels, noise=share,
+            seed=seed, probe_every=probe_every,
         )  # fmt: skip
     if as_json:
         _print_json(result)

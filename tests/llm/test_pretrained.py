@@ -118,6 +118,16 @@ def test_a_new_token_begins_as_the_mean_of_the_pieces_it_was_written_in(tiny):
         torch.testing.assert_close(ours.weight[: len(theirs.weight)][:256], theirs.weight[:256])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_begin_as_nothing_and_added_tokens_as_without_them(tiny, family):
+    said = []
+    for options in ("", ",lora=4"):
+        data, model = built(config_of(tiny(family), "tool", options=options))
+        with torch.no_grad():
+            said.append(losses(model, *Rows.of(data.train).pick(torch.arange(14)))[1])
+    torch.testing.assert_close(*said)
+
+
 def test_lora_moves_its_adapters_and_nothing_else(tiny, tmp_path):
     record = run_trial(config_of(tiny(), options=",lora=4"), tmp_path)
     whole = run_trial(config_of(tiny()), tmp_path)

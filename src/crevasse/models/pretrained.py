@@ -100,8 +100,8 @@ class Pretrained(Model):
 
     @torch.no_grad()
     def introduce(self, pieces: Mapping[int, Sequence[int]]) -> None:
-        tables = {id(w): w for w in (self.net.get_input_embeddings().weight, self.net.get_output_embeddings().weight)}
-        for weight in tables.values():
+        tables = (_plain(self.net.get_input_embeddings()).weight, _plain(self.net.get_output_embeddings()).weight)
+        for weight in tables[:1] if tables[0] is tables[1] else tables:
             for token, parts in pieces.items():
                 weight[token] = weight[list(parts)].mean(0)
         for module in self.net.modules():  # with LoRA, a copy of these rows is what is trained
@@ -237,6 +237,11 @@ def _with_lora(net: Any, config: PretrainedConfig, added: Sequence[int] = ()) ->
         trainable_token_indices=rows or None,
     )  # fmt: skip
     return inject_adapter_in_model(adapters, net)
+
+
+def _plain(table: nn.Module) -> Any:
+    """An embedding or a head without what LoRA wraps around it, whose `weight` is a copy."""
+    return next(m for m in table.modules() if isinstance(m, nn.Embedding | nn.Linear))
 
 
 def _recompute(net: Any, source: str) -> None:

@@ -10,6 +10,10 @@ STUDIES: Table[Study] = Table(
             "crevasse.studies.factorial:FactorialStudy",
             "which learners find the rule of n! and of products, and which memorise the answers",
         ),
+        "llm-factorial": Entry(
+            "crevasse.studies.llm_factorial:LlmFactorialStudy",
+            "n! on a pretrained language model: answer only, trace, calculator (llm-factorial:MODEL)",
+        ),
     },
 )
 

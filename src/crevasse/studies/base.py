@@ -135,7 +135,7 @@ def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[st
     names = list(dict.fromkeys(r["arm"] for r in sorted(rows, key=lambda r: groups.index(r["group"]))))
     arms = [_arm_verdict([r for r in rows if r["arm"] == name]) for name in names]
     return {
-        "study": study.name,
+        "study": describe(study),
         "question": study.question,
         "answer": study.answer(arms),
         "budget": budget,
