@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crevasse.errors import UserError
-from crevasse.formats.script import ANSWER, CALL, END, EQUALS, MARKS, NEXT, UNREADABLE, Script, Tokens
+from crevasse.formats.script import ANSWER, CALL, END, EQUALS, FILLER, MARKS, NEXT, UNREADABLE, Script, Tokens
 from crevasse.tasks import BLANK, Problems, Task
 from crevasse.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ class TextScript(Script):
         texts = list(MARKS)
         texts[EQUALS] = "\n" if task.kind == "text" else "="
         texts[ANSWER], texts[CALL], texts[NEXT] = "####", _CALLS.get(task.operator, "<call>"), "\n"
-        texts[UNREADABLE] = "?"
+        texts[UNREADABLE], texts[FILLER] = "?", "."
         self.marks = tuple(tokenizer.end if i == END else tokenizer.token(text) for i, text in enumerate(texts))
 
     @property

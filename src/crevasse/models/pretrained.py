@@ -22,17 +22,32 @@ from crevasse.spec import DERIVED, require
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
-class _Head(nn.Module):
-    """The model's own head, whose logits come out in float32."""
+class _Embedding(nn.Module):
+    """A model's embeddings, and rows of their own for tokens that were added to its vocabulary."""
 
-    def __init__(self, head: nn.Module, precision: "_Precision") -> None:
+    def __init__(self, table: nn.Embedding, rows: nn.Parameter, known: int) -> None:
         super().__init__()
-        self.head, self.precision = head, precision
+        self.table, self.rows, self.known = table, rows, known
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(…, width) -> (…, token)"""
-        with self.precision():
-            logits: Tensor = self.head(hidden)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(row, position) -> (row, position, width)"""
+        out: Tensor = self.table(tokens.clamp(max=self.known - 1))
+        added = (tokens - self.known).clamp(min=0)
+        return torch.where((tokens >= self.known)[..., None], self.rows[added], out) if len(self.rows) else out
+
+
+class _Head(nn.Module):
+    """The model's own head, and rows of their own for added tokens; logits come out in float32."""
+
+    def __init__(self, table: nn.Linear, rows: nn.Parameter, known: int, precision: "_Precision") -> None:
+        super().__init__()
+        self.table, self.rows, self.known, self.precision = table, rows, known, precision
+
+    def forward(self, hidden: Tensor, exact: bool = False) -> Tensor:
+        """(…, width) -> (…, token). exact: in float32 whatever the precision is."""
+        with contextlib.nullcontext() if exact else self.precision():
+            logits = self.table(hidden)[..., : self.known]
+            logits = torch.cat([logits, hidden @ self.rows.T], dim=-1) if len(self.rows) else logits
         return logits.float()
 
 
@@ -59,11 +74,9 @@ class Pretrained(Model):
         net = _load(folder)
         limit = getattr(net.config, "max_position_embeddings", context)
         require(context <= limit, f"{config.source} reads at most {limit} tokens, but a document may need {context}")
-        known = net.get_input_embeddings().num_embeddings
-        if vocabulary > known:
-            net.resize_token_embeddings(vocabulary, mean_resizing=False)
+        _require_plain_head(net)
         if config.lora:
-            net = _with_lora(net, config, range(known, vocabulary))
+            net = _with_lora(net, config)
         else:
             for p in net.parameters():
                 p.requires_grad_(True)
@@ -71,12 +84,18 @@ class Pretrained(Model):
         net.eval()
         if config.checkpointing:
             _recompute(net, config.source)
-        self.net = net.to(device)
+        table, head = net.get_input_embeddings(), net.get_output_embeddings()
+        known = HubTokenizer(folder).size
+        rows = [nn.Parameter(table.weight.new_zeros(vocabulary - known, table.embedding_dim)) for _ in range(2)]
+        if head.weight is table.weight:
+            rows[1] = rows[0]
+        net.set_input_embeddings(_Embedding(table, rows[0], known))
         self._precision = _Precision(device, getattr(torch, config.dtype))
+        self.net = net
+        self.head: _Head = _Head(head, rows[1], known, self._precision)
         self._body: Any = net.base_model
-        self.head: _Head = _Head(net.get_output_embeddings(), self._precision)
         self.notes = _provenance(folder)
-        _require_plain_head(net)
+        self.to(device)
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
         # Token by token the weights are the work, and casting them each time costs more than it saves.
@@ -86,7 +105,7 @@ class Pretrained(Model):
         return hidden
 
     def next_logits(self, tokens: Tensor, steps: Tensor, cache: Any) -> Tensor:
-        logits: Tensor = self.head.head(self(tokens, steps, cache=cache)[:, -1]).float()
+        logits: Tensor = self.head(self(tokens, steps, cache=cache)[:, -1], exact=True)
         return logits
 
     def cache(self) -> Any:
@@ -100,13 +119,10 @@ class Pretrained(Model):
 
     @torch.no_grad()
     def introduce(self, pieces: Mapping[int, Sequence[int]]) -> None:
-        tables = (_plain(self.net.get_input_embeddings()).weight, _plain(self.net.get_output_embeddings()).weight)
-        for weight in tables[:1] if tables[0] is tables[1] else tables:
-            for token, parts in pieces.items():
-                weight[token] = weight[list(parts)].mean(0)
-        for module in self.net.modules():  # with LoRA, a copy of these rows is what is trained
-            for name, delta in getattr(module, "trainable_tokens_delta", {}).items():
-                delta.copy_(module.base_layer.weight[module.token_indices[name]])
+        embedding = self.net.get_input_embeddings()
+        for part in (embedding, self.head):
+            for token, known in pieces.items():
+                part.rows[token - part.known] = part.table.weight[list(known)].mean(0)
 
 
 @dataclass(frozen=True)
@@ -152,10 +168,10 @@ class PretrainedConfig(ModelConfig):
         with hub.quiet(), torch.device("meta"):
             c = AutoConfig.from_pretrained(hub.resolve(self.source), local_files_only=True)
             net = auto.from_config(c)
-            net = _with_lora(net, self) if self.lora else net  # a new token or two are too few to count
+            net = _with_lora(net, self) if self.lora else net
         sizes = [(p.numel(), p.requires_grad) for p in net.parameters()]
-        # A layer keeps about ten vectors of its width (norms, attention, residuals) and four of the inner width;
-        # a target keeps its logits, their softmax and the gradients of both.
+        # Rows of added tokens are too few to count. A layer keeps about ten vectors of its width (norms, attention,
+        # residuals) and four of the inner width; a target keeps its logits, their softmax and the gradients of both.
         inner = getattr(c, "intermediate_size", None) or 4 * c.hidden_size
         layer = 4 * tokens * (10 * c.hidden_size + 4 * inner)
         input_only = 4 * tokens * c.hidden_size
@@ -204,8 +220,9 @@ class HubTokenizer:
         pieces = self.encode(text)
         if len(pieces) == 1:
             return pieces[0]
+        token = self.size
         self._inner.add_tokens([text], special_tokens=False)
-        token = int(self._inner.convert_tokens_to_ids(text))
+        require(self.encode(text) == [token], f"the tokenizer takes no token {text!r} besides its own")
         self.pieces[token] = pieces
         return token
 
@@ -224,24 +241,14 @@ def _load(folder: Path) -> Any:
         raise UserError(f"{folder}: it cannot be loaded as a causal language model ({_one_line(e)})") from None
 
 
-def _with_lora(net: Any, config: PretrainedConfig, added: Sequence[int] = ()) -> Any:
+def _with_lora(net: Any, config: PretrainedConfig) -> Any:
     """Adapters in every linear layer but the head; only they are trained, and the rows of added tokens."""
     from peft import LoraConfig, inject_adapter_in_model
 
     alpha = config.alpha or 2 * config.lora
-    tables = (net.get_input_embeddings(), net.get_output_embeddings())
-    tied = tables[0].weight is tables[1].weight
-    rows = {name: list(added) for name, m in net.named_modules() if added and m in (tables[:1] if tied else tables)}
-    adapters = LoraConfig(
-        r=config.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM",
-        trainable_token_indices=rows or None,
-    )  # fmt: skip
-    return inject_adapter_in_model(adapters, net)
-
-
-def _plain(table: nn.Module) -> Any:
-    """An embedding or a head without what LoRA wraps around it, whose `weight` is a copy."""
-    return next(m for m in table.modules() if isinstance(m, nn.Embedding | nn.Linear))
+    adapters = LoraConfig(r=config.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    with hub.quiet():
+        return inject_adapter_in_model(adapters, net)
 
 
 def _recompute(net: Any, source: str) -> None:

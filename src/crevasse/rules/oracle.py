@@ -16,19 +16,29 @@ from torch import Tensor, nn
 
 
 class Weights:
-    """All parameters of a module as one vector; the module's own tensors become views of it."""
+    """All trained parameters of a module as one vector; the module's own tensors become views of it."""
 
     def __init__(self, module: nn.Module) -> None:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])  # (parameter,)
-        parts = torch.split(self.flat, [p.numel() for p in self.parameters])
-        for p, part in zip(self.parameters, parts, strict=True):
+        self._gradient = torch.zeros_like(self.flat)
+        sizes = [p.numel() for p in self.parameters]
+        parts, slopes = torch.split(self.flat, sizes), torch.split(self._gradient, sizes)
+        for p, part, slope in zip(self.parameters, parts, slopes, strict=True):
             p.data = part.view_as(p)
+            p.grad = slope.view_as(p)  # autograd adds to a gradient that is there, in place
 
-    def gradient(self, loss: Tensor) -> Tensor:
-        """d loss / d weights as a vector. (parameter,)"""
-        parts = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
-        return torch.cat([g.reshape(-1) for g in parts])
+    def gradient(self, losses: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """The sum of some losses and its gradient. (), (parameter,)
+
+        Each loss is used before the next is asked for, so that one graph is in memory at a time.
+        """
+        self._gradient.zero_()
+        total = self.flat.new_zeros(())
+        for loss in losses:
+            torch.autograd.backward(loss, inputs=self.parameters)
+            total += loss.detach()
+        return total, self._gradient.clone()
 
 
 @dataclass
@@ -107,13 +117,7 @@ class Oracle:
         return self._at(at, look)[0]
 
     def _look(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        loss, gradient = self._weights.flat.new_zeros(()), None
-        for part in self._objective(rows):
-            share = self._weights.gradient(part)
-            loss += part.detach()
-            gradient = share if gradient is None else gradient.add_(share)
-        if gradient is None:  # another process has all of these rows
-            gradient = torch.zeros_like(self._weights.flat)
+        loss, gradient = self._weights.gradient(self._objective(rows))
         self._cost.forward_rows += len(rows)
         self._cost.backward_rows += len(rows)
         return self._together(loss), self._together(gradient)
