@@ -31,7 +31,11 @@ def documents(folder, task_text, form_text, rows):
          "3*2<multiply>6*1<multiply>####6<end>"),
         ("factorial", "tool:steps=chain", ["4"], "4!=4|*3<multiply>12*2<multiply>24*1<multiply>24####24<end>",
          "*3<multiply>*2<multiply>*1<multiply>####24<end>"),
+        ("sum", "direct:pad=3", ["12"], "012+...+001=|078<end>", "078<end>"),
         ("factorial", "trace:steps=chain", ["4"], "4!=4|*3=12*2=24*1=24####24<end>", None),
+        ("factorial", "tool:steps=chain,pad=2", ["4"],
+         "04!=04|*03<multiply>12*02<multiply>24*01<multiply>24####24<end>",
+         "*03<multiply>*02<multiply>*01<multiply>####24<end>"),
         ("sum", "tool", ["3"], "3+...+1=|3+2<add>5\n5+1<add>6\n####6<end>", "3+2<add>5+1<add>####6<end>"),
         ("fibonacci", "trace:steps=states", ["3"], "F(3)=|1,1\n1,2\n2,3\n####2<end>", None),
         ("iterated-product", "trace", ["x=3,5,12"], "3*5*12 mod 13=|3*5=2\n2*12=11\n####11<end>", None),
@@ -49,8 +53,9 @@ def test_a_document_reads_as_written_whatever_the_tokenizer(tiny, task, form, pr
     assert not e.loss[0, :prompt].any() and not e.loss[0, length:].any()
     said = script.text(tokens[e.loss[0, :length]])
     assert said == (own or script.text(tokens[prompt:]))
-    assert script.text(e.answers[0]) == ",".join(script.task.spell(int(v)) for v in problems.solution.answers[0])
-    assert script.numbers(e.answers[0].tolist()) is not None
+    assert script.numbers(e.answers[0].tolist()) == pytest.approx(
+        [int(v) for v in problems.solution.answers[0]], rel=1e-6
+    )
 
 
 def test_instructions_and_solved_problems_stand_before_the_problem_and_carry_no_loss(tiny):
@@ -122,7 +127,7 @@ def test_the_same_answer_in_other_tokens_is_the_same_answer(tiny):
     assert not wrong.correct
 
 
-@pytest.mark.parametrize("form", ["tool", "tool:steps=chain"])
+@pytest.mark.parametrize("form", ["tool", "tool:steps=chain", "tool:steps=chain,pad=3"])
 def test_the_calculator_follows_both_ways_of_writing_and_keeps_its_digits(tiny, form):
     f, script, e, problems = documents(tiny(), "factorial", form, [["24"]])
     calculator, own = Calculator(script, problems.x[0], f), []

@@ -40,25 +40,28 @@ class Format(Named, ABC):
 
     notation: Notation = "auto"  # residues, digits, reversed digits or text; auto: what task and model are made for
     instructions: bool = False  # text: a sentence that says what is asked stands before the problem
+    pad: int = 0  # text: numbers have at least so many digits, with zeros in front
     shots: int = 0  # text: as many solved training problems stand before the problem
 
     def __post_init__(self) -> None:
         require(self.notation in get_args(Notation), f"unknown notation {self.notation!r}")
         require(0 <= self.shots <= 1000, f"shots must lie between 0 and 1000, not {self.shots}")
+        require(0 <= self.pad <= 100, f"pad must lie between 0 and 100 digits, not {self.pad}")
 
     def script(self, task: Task, tokenizer: Tokenizer | None = None) -> Script:
         """The alphabet for a task, or its text for a tokenizer. Raises UserError where they do not go together."""
         if tokenizer is None:
             require(self.notation != "text", "text is written for a pretrained model, whose tokenizer reads it")
             require(
-                not (self.instructions or self.shots), "instructions and shots are text, which a pretrained model reads"
+                not (self.instructions or self.shots or self.pad),
+                "instructions, shots and pad are for text, which a pretrained model reads",
             )
             return Script(task, self.notation)
         require(
             self.notation in ("auto", "text"),
             f"a pretrained model reads text, not {self.notation} (leave notation out)",
         )
-        return TextScript(task, tokenizer)
+        return TextScript(task, tokenizer, self.pad)
 
     @abstractmethod
     def body(self, script: Script, problems: Problems) -> list[Block]:

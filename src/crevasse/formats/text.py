@@ -23,8 +23,8 @@ class TextScript(Script):
     what a model reads while it runs freely is what it was trained on, whoever wrote it.
     """
 
-    def __init__(self, task: Task, tokenizer: Tokenizer) -> None:
-        self.task, self.notation = task, "text"
+    def __init__(self, task: Task, tokenizer: Tokenizer, pad: int = 0) -> None:
+        self.task, self.notation, self._pad = task, "text", pad
         self.vocabulary = ()
         self._tokenizer = tokenizer
         self._encode = cache(lambda text: tuple(tokenizer.encode(text)))
@@ -55,7 +55,11 @@ class TextScript(Script):
     def problem(self, problems: Problems) -> list[Tokens]:
         if self.task.kind == "text":
             return [self._text(self.task.texts(problems.x))]  # type: ignore[attr-defined]
-        return [self._text([self.task.phrase(x) for x in problems.x])]
+        return [self._text([self.task.phrase(x, self._spelt) for x in problems.x])]
+
+    def _spelt(self, value: Any) -> str:
+        text = super()._spelt(value)
+        return text.zfill(self._pad) if text.isdecimal() else text
 
     def character(self, character: str, where: NDArray[np.bool_]) -> Tokens:
         return self._text([character if w else "" for w in where])

@@ -7,7 +7,7 @@ several columns and stands last); a row that is shorter than the array is filled
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -207,12 +207,12 @@ class Task(Named, ABC):
         """A value as it is written in digits."""
         return str(value)
 
-    def phrase(self, x: Ints) -> str:
-        """A problem as a language model reads it. x (column,)"""
+    def phrase(self, x: Ints, spell: Callable[[int], str] = str) -> str:
+        """A problem as a language model reads it. x (column,); spell: how a number is written."""
         words = []
         for at, v in enumerate(self.inputs):
             values = x[at:] if v.sequence else x[at : at + 1]
-            words.append(f"{v.name}=" + ",".join(str(i) for i in values if i != BLANK))
+            words.append(f"{v.name}=" + ",".join(spell(i) for i in values if i != BLANK))
         return f"{self.name} {' '.join(words)}"
 
     def consecutive(self, x: Ints) -> Consecutive | None:

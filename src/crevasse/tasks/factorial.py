@@ -1,6 +1,6 @@
 """n!, in digits and modulo a prime."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, ClassVar, Literal
@@ -91,8 +91,8 @@ class Factorial(Recursion):
     def round(self, state: Ints) -> Ints:
         return np.asarray(np.vectorize(lambda v: int(Decimal(self.spell(v))), otypes=[object])(state))
 
-    def phrase(self, x: Ints) -> str:
-        return f"{x[0]}!"
+    def phrase(self, x: Ints, spell: Callable[[int], str] = str) -> str:
+        return f"{spell(x[0])}!"
 
     def obeys(self, links: Consecutive, outputs: Sequence[Ints]) -> Bools:
         # Both numbers were rounded when they were written: the product may differ by that much, not more.

@@ -1,6 +1,6 @@
 """Fibonacci numbers, plain and seeded modulo m."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -95,8 +95,8 @@ class Fibonacci(Recursion):
     def read(self, state: Ints) -> Ints:
         return state[:, :1]
 
-    def phrase(self, x: Ints) -> str:
-        return super().phrase(x) if self.m else f"F({x[0]})"
+    def phrase(self, x: Ints, spell: Callable[[int], str] = str) -> str:
+        return super().phrase(x, spell) if self.m else f"F({spell(x[0])})"
 
     def consecutive(self, x: Ints) -> Consecutive | None:
         x = x[np.isin(x[:, -1] - 1, self.sizes) & np.isin(x[:, -1] - 2, self.sizes)]

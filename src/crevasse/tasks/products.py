@@ -1,5 +1,6 @@
 """x1·x2·…·xT mod p: the iterated product, and the crevasse cell's task."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,8 +77,8 @@ class IteratedProduct(Recursion):
     def step(self, state: Ints, operand: Ints, x: Ints) -> Ints:
         return state * operand % self.p
 
-    def phrase(self, x: Ints) -> str:
-        return f"{'*'.join(str(v) for v in x if v != BLANK)} mod {self.p}"
+    def phrase(self, x: Ints, spell: Callable[[int], str] = str) -> str:
+        return f"{'*'.join(spell(v) for v in x if v != BLANK)} mod {spell(self.p)}"
 
     def state_space(self) -> Ints:
         return np.arange(1, self.p)[:, None]

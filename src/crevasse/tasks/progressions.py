@@ -1,5 +1,6 @@
 """Products and sums over a progression a, a+d, a+2d, …: the same problems, irreducible and reducible."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -165,8 +166,8 @@ class Sum(_Progression):
     def step(self, state: Ints, operand: Ints, x: Ints) -> Ints:
         return (state + operand) % self.p if self.p else state + operand
 
-    def phrase(self, x: Ints) -> str:
-        return super().phrase(x) if self.p else f"{x[0]}+...+1"
+    def phrase(self, x: Ints, spell: Callable[[int], str] = str) -> str:
+        return super().phrase(x, spell) if self.p else f"{spell(x[0])}+...+{spell(1)}"
 
     def _last_operand(self, x: Ints) -> Ints:
         # Plain: written n, n + (n−1), …, but n is what the sum to n adds to the sum to n − 1.
