@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 
 from crevasse.api import make_config
+from crevasse.documents import Data, Rows
 from crevasse.errors import UserError
 from crevasse.formats.generate import generate
-from crevasse.trial import Data, Rows, run_trial
+from crevasse.trial import run_trial
 from measure import Figure, seconds
 
 MODEL, STEPS, BATCH = "pretrained:smollm2-135m,dtype=float32", 4, 7

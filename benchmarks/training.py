@@ -13,9 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from crevasse.api import make_config
+from crevasse.documents import Data, Rows
 from crevasse.formats.script import MARKS
 from crevasse.models import losses
-from crevasse.trial import Data, Rows, run_trial
+from crevasse.trial import run_trial
 from measure import Figure, seconds
 
 STEPS, BATCH = 60, 128

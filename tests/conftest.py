@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crevasse.api import make_config
-from crevasse.trial import TrialConfig
+from crevasse.config import TrialConfig
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from crevasse.config import TrialConfig
 from crevasse.formats import FORMATS
 from crevasse.models import MODELS
 from crevasse.rules import RULES
 from crevasse.spec import Entry, Table
 from crevasse.studies import run_study
 from crevasse.tasks import TASKS, parse_task
-from crevasse.trial import TrialConfig, run_trial
+from crevasse.trial import run_trial
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLES = {"task": TASKS, "format": FORMATS, "model": MODELS, "rule": RULES}

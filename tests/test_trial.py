@@ -18,11 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from crevasse import store
+from crevasse.config import TrialConfig
+from crevasse.documents import Data
 from crevasse.errors import UserError
 from crevasse.rules import RULES, Oracle
 from crevasse.spec import Named
 from crevasse.sweep import run_all
-from crevasse.trial import Data, TrialConfig, run_trial
+from crevasse.trial import run_trial
 
 FILES = (store.LEDGER, store.WEIGHTS)
 
@@ -68,7 +70,8 @@ def test_probes_leave_training_bitwise_unchanged(tmp_path, small, form):
 RUN = """
 import json, sys
 from pathlib import Path
-from crevasse.trial import TrialConfig, run_trial
+from crevasse.config import TrialConfig
+from crevasse.trial import run_trial
 config = TrialConfig.from_json(json.loads(sys.argv[1]))
 print("ready", flush=True)
 run_trial(config, Path(sys.argv[2]), checkpoint_seconds=0.02)
@@ -376,8 +379,8 @@ def test_the_lengths_of_the_data_decide_the_context(small):
 
 def test_sorting_a_batch_by_length_changes_its_cost_and_not_its_loss(small):
     """The loss of a bucketed batch is that of the padded one, and so is its gradient."""
+    from crevasse.documents import Rows
     from crevasse.models import losses
-    from crevasse.trial import Rows
 
     config = small("factorial", "trace", "transformer:width=16", train=None)
     data = Data(config)

@@ -12,8 +12,8 @@ from crevasse.errors import UserError
 from crevasse.spec import require
 
 if TYPE_CHECKING:
+    from crevasse.config import TrialConfig
     from crevasse.sweep import Event
-    from crevasse.trial import TrialConfig
 
 #: Where trials go when nobody says where.
 DEFAULT_OUT = Path("crevasse-out")
@@ -28,12 +28,12 @@ def make_config(
     """
     import dataclasses
 
+    from crevasse.config import TrialConfig
     from crevasse.errors import unknown
     from crevasse.formats import FORMATS
     from crevasse.models import MODELS
     from crevasse.rules import RULES
     from crevasse.tasks import parse_task
-    from crevasse.trial import TrialConfig
 
     allowed = [f.name for f in dataclasses.fields(TrialConfig)][4:]
     for name in fields:

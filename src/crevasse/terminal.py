@@ -16,10 +16,11 @@ from rich.text import Text
 from crevasse.spec import Named, format_sizes
 
 if TYPE_CHECKING:
+    from crevasse.config import TrialConfig
     from crevasse.spec import Table
     from crevasse.studies.base import Arm
     from crevasse.sweep import Event
-    from crevasse.trial import Progress, TrialConfig
+    from crevasse.trial import Progress
 
 FINDINGS = {
     "rule": ("found the rule", "blue"),

@@ -1,24 +1,21 @@
 """A trial: one training run, from its frozen config to what came of it.
 
-Read it top to bottom: the config, the data, the loop (update, measure, write), the verdict at the end. A trial
-can be killed at any moment; run again, it goes on from its last checkpoint and ends bitwise as if nothing had
-happened. Everything that is random is drawn from the seed and the step, never from what ran before.
+Read it top to bottom: the ledger, the loop (update, measure, write), what is kept on disk. Its config stands in
+`config`, its problems in `documents`, the opening of the test splits in `judgement`. A trial can be killed at any
+moment; run again, it goes on from its last checkpoint and ends bitwise as if nothing had happened. Everything that is
+random is drawn from the seed and the step, never from what ran before.
 """
 
 import contextlib
-import dataclasses
 import hashlib
-import json
 import math
 import os
 import platform
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,99 +25,19 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from crevasse import memory, processes, store
+from crevasse.config import REVISION, TrialConfig
+from crevasse.documents import Data, Rows, head
 from crevasse.errors import UserError
-from crevasse.formats import FORMATS, Encoded, Format, Script
-from crevasse.formats.faults import Fault, first_fault
-from crevasse.formats.generate import Output, generate, token_limit
-from crevasse.formats.script import MARKS
-from crevasse.formats.text import TextScript
-from crevasse.models import MODELS, ModelConfig, count_parameters, losses
+from crevasse.formats.generate import generate
+from crevasse.judgement import judge
+from crevasse.models import count_parameters, losses
 from crevasse.probes import lockstep
 from crevasse.processes import World
-from crevasse.rules import RULES, Cost, Oracle, Rule, Weights
-from crevasse.spec import Named, describe, require, to_json
-from crevasse.tasks import BLANK, TASKS, Problems, Task, make_splits
-from crevasse.tasks.baselines import non_learner_scores
-from crevasse.tasks.splits import Labels
+from crevasse.rules import Cost, Oracle, Weights
+from crevasse.spec import require
 
-#: Part of every id: raised when the same config would give other numbers than before.
-REVISION = 2
 #: Seconds between checkpoints.
 CHECKPOINT_SECONDS = 10.0
-#: A pass reads all weights and adds up a gradient for each; that costs about as much as so many tokens.
-PASS_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class TrialConfig:
-    """Everything that decides the numbers of a trial."""
-
-    task: Task
-    format: Format
-    model: ModelConfig
-    rule: Rule
-    train: int | None = None  # training problems; none: all there are, at most 2000 of a sampled domain
-    steer: int = 0  # of those, kept out of the gradient
-    held_out: int = 1000  # at most so many problems in each held-out split
-    labels: Labels = "true"  # true, random (answers shuffled) or noisy (a share of them wrong)
-    noise: float = 0.0  # that share
-    steps: int = 1000  # 0: the model is judged as it is
-    batch: int = 128  # examples a step; at most the training set
-    chunk: int = 0  # tokens (padding included) that go through the model at once; 0: the whole batch
-    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate, after the warm-up
-    warmup: float = 0.05  # share of the steps in which the rate rises from 0
-    probe_every: int = 20  # steps between readings of both losses; closer at the start
-    probe_rows: int = 256  # problems in each of the two fixed probe batches
-    seed: int = 0  # of weights and batches
-    data_seed: int | None = None  # of the problems; none: the same as seed
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("steps", 0, 10**9), ("batch", 1, 10**7), ("probe_every", 1, 10**9), ("probe_rows", 1, 10**6),
-            ("held_out", 1, 10**6), ("chunk", 0, 10**9), ("seed", 0, 2**31 - 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(low <= value <= high, f"{name} must lie between {low} and {high}, not {value}")
-        require(0 <= self.warmup <= 1, f"warmup is a share of the steps, 0 to 1, not {self.warmup}")
-        require(
-            self.labels in ("true", "random", "noisy"),
-            f"labels must be true, random or noisy, not {self.labels}",
-        )
-        require(0 <= self.noise <= 1, f"noise is a share, 0 to 1, not {self.noise}")
-        require(self.noise == 0 or self.labels == "noisy", "noise goes with labels=noisy")
-        if getattr(self.format, "arithmetic", "exact") == "rounded" and self.labels != "true":
-            raise UserError("rounded arithmetic computes its own traces, so it goes with true labels only")
-        if self.format.shots and self.steps:
-            raise UserError("shots show training problems to a model as it is: they go with steps=0")
-
-    def to_json(self) -> dict[str, Any]:
-        """Every field, written out; `from_json` is the inverse."""
-        data: dict[str, Any] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            data[field.name] = to_json(value) if isinstance(value, Named) else value
-        return data
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "TrialConfig":
-        """Raises UserError for a config that this version does not know."""
-        tables: dict[str, Any] = {"task": TASKS, "format": FORMATS, "model": MODELS, "rule": RULES}
-        try:
-            return cls(**{k: tables[k].load(v) if k in tables else v for k, v in data.items()})
-        except TypeError as e:
-            raise UserError(f"this config does not fit this version of crevasse ({e})") from None
-
-    @cached_property
-    def id(self) -> str:
-        """The hash of the config, which names the trial's folder."""
-        text = json.dumps([REVISION, self.to_json()], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def describe(self) -> str:
-        """One line for a person."""
-        parts = [describe(self.task), describe(self.format), describe(self.model), describe(self.rule)]
-        labels = {"true": "", "random": " random labels", "noisy": f" noisy labels {self.noise}"}[self.labels]
-        return " · ".join(parts) + f"{labels} · {self.train or 'all'} examples · {self.steps} steps · seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -135,120 +52,6 @@ class Progress:
     seconds: float
     note: str | None = None  # something to tell once
 
-
-# --- data ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Documents as tensors."""
-
-    tokens: Tensor  # (row, position) int32
-    loss: Tensor  # (row, position) bool
-    steps: Tensor  # (row,)
-    lengths: Tensor  # (row,)
-    first: int  # no column up to this one carries loss in any row
-
-    @classmethod
-    def of(cls, encoded: Encoded) -> "Rows":
-        targets = encoded.loss.any(0)
-        return cls(
-            torch.from_numpy(encoded.tokens),
-            torch.from_numpy(encoded.loss),
-            torch.from_numpy(encoded.steps),
-            torch.from_numpy(encoded.lengths),
-            int(targets.argmax()) - 1,
-        )
-
-    @cached_property
-    def ragged(self) -> bool:
-        return bool((self.lengths != self.tokens.shape[1]).any())
-
-    @cached_property
-    def targets(self) -> Tensor:
-        """(row,) positions with loss"""
-        return self.loss.sum(1)
-
-    def pick(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The arguments of `losses` after the model: padding that no picked row needs is cut off."""
-        tokens, loss, steps = self.tokens[rows], self.loss[rows], self.steps[rows]
-        if self.ragged:
-            end = int(self.lengths[rows].max())
-            tokens, loss = tokens[:, :end], loss[:, :end]
-        return tokens.long(), loss, steps, self.first
-
-    def buckets(self, rows: Tensor, chunk: int = 0) -> list[Tensor]:
-        """The rows in groups of similar length, none of more than `chunk` tokens (0: no limit) where it can be split.
-
-        A group costs a pass of its own over all weights, as much as some tokens do: splitting one has to save more
-        than that, and a quarter of what the group costs.
-        """
-        if len(rows) < 2:
-            return [rows]
-        width = int(self.lengths[rows].max())
-        at, saved = 0, 0
-        if self.ragged:
-            lengths, order = self.lengths[rows].sort()
-            rows = rows[order]
-            count = torch.arange(1, len(rows))
-            sizes = count * lengths[:-1] + (len(rows) - count) * lengths[-1]
-            at, saved = int(sizes.argmin()) + 1, len(rows) * width - int(sizes.min())
-        if saved < PASS_TOKENS or 4 * saved < len(rows) * width:
-            if not chunk or len(rows) * width <= chunk:
-                return [rows]
-            at = len(rows) // 2
-        return self.buckets(rows[:at], chunk) + self.buckets(rows[at:], chunk)
-
-    def padded(self, groups: Sequence[Tensor]) -> int:
-        """Tokens that go through the model for these groups, padding included."""
-        return sum(len(g) * int(self.lengths[g].max()) for g in groups if len(g))
-
-
-class Data:
-    """A config's problems, encoded."""
-
-    def __init__(self, config: TrialConfig) -> None:
-        self.tokenizer = config.model.tokenizer()
-        self.form, self.script = config.format, config.format.script(config.task, self.tokenizer)
-        data_seed = config.seed if config.data_seed is None else config.data_seed
-        self.splits = make_splits(
-            config.task, config.train, steer=config.steer, held_out=config.held_out, seed=data_seed,
-            labels=config.labels, noise=config.noise,
-        )  # fmt: skip
-        self.preamble = self.form.preamble(self.script, self.splits.train)
-        self.train = self.encode(self.splits.train)
-        self.validation = self.encode(self.splits.validation)
-        self.tests = {name: self.encode(p) for name, p in self.splits.tests.items()}
-        #: Loss of guessing uniformly among the tokens that a learner is ever asked to write.
-        self.uniform = math.log(max(len(np.unique(self.train.tokens[self.train.loss])), 2))
-        #: An answer of fixed width contains no mark, so none is ever written.
-        self.silent = len(MARKS) if self.form.fixed_width(self.script) else 0
-        self.notes = [*self.splits.notes, *_notes(self.script, self.form)]
-        fixed = self.form.fixed_width(self.script)
-        self.context = max(token_limit(e, fixed) for e in (self.train, self.validation, *self.tests.values()))
-        #: One token an answer: reading it off with the true prompt is the same as running freely.
-        self.one_token = self.form.fixed_width(self.script) and self.train.answers.shape[1] == 1
-
-    def encode(self, problems: Problems) -> Encoded:
-        return self.form.encode(self.script, problems, self.preamble)
-
-
-def _notes(script: Script, form: Format) -> list[str]:
-    """What a reader should know about how the documents are written."""
-    notes = []
-    if isinstance(script, TextScript) and (merged := script.merged_digits):
-        notes.append(
-            f"the tokenizer merges digits ({merged} is one token): numbers are words to it, and copying and counting "
-            "have to be learnt for each of them"
-        )
-    if form.shots:
-        notes.append(
-            f"{form.shots} solved training problems stand before each problem, so the training score counts them"
-        )
-    return notes
-
-
-# --- the loop ------------------------------------------------------------------------------------------------
 
 _LEDGER = (
     "loss", "agreed", "train_loss", "held_out_loss", "train_token_accuracy", "held_out_token_accuracy",
@@ -336,7 +139,7 @@ class _Run:
         )
         limit = config.probe_rows
         self.train_probe, self.held_out_probe = (
-            Rows.of(_head(e, limit)) for e in (self.data.train, self.data.validation)
+            Rows.of(head(e, limit)) for e in (self.data.train, self.data.validation)
         )
 
         self.step, self.seconds, self.last_exact = 0, 0.0, float("nan")
@@ -355,8 +158,6 @@ class _Run:
         if resumed:
             self._restore(resumed)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        #: What the trained model answered to each problem that it was asked, as numbers.
-        self.answers: dict[tuple[int, ...], list[int] | None] = {}
 
     def run(self) -> dict[str, Any]:
         config, ledger = self.config, self.ledger
@@ -491,73 +292,30 @@ class _Run:
 
     def _exact(self, split: str, limit: int = 32) -> float:
         """Exact match from free running on the first problems of train or validation."""
-        encoded, problems = self._split(split)
-        some = _head(encoded, limit)
+        encoded, problems = self.data.split(split)
+        some = head(encoded, limit)
         outputs = generate(self.model, self.data.form, self.data.script, some, problems.x[:limit])
         return float(np.mean([o.correct for o in outputs]))
 
-    def _split(self, name: str) -> tuple[Encoded, Problems]:
-        if name in self.data.tests:
-            return self.data.tests[name], self.data.splits.tests[name]
-        if name == "train":
-            return self.data.train, self.data.splits.train
-        return self.data.validation, self.data.splits.validation
-
-    # --- the end: the test splits are opened ---------------------------------------------------------------
-
     def _judge(self, status: str) -> dict[str, Any]:
-        config, ledger, data = self.config, self.ledger, self.data
+        """The result: what the curves say, what it cost, and what the trained model answers."""
+        ledger, data = self.ledger, self.data
         probed = ledger.probed()
         step = lockstep(ledger.curve("train_loss")[probed], ledger.curve("held_out_loss")[probed], data.uniform)
-        agreed = ledger.curve("agreed")[: self.step]
-        moved = int((agreed > 0).sum())
+        moved = int((ledger.curve("agreed")[: self.step] > 0).sum())
+        judged = judge(self.config, data, self.model if status == "done" else None)
         notes = list(self.notes)
         if self.step and moved == 0:
             notes.append(f"nothing moved: all {self.step} steps were filtered out")
-        judged: dict[str, Any] = {
-            "train": None,
-            "splits": {},
-            "rule_score": {},
-            "ceiling": {},
-            "non_learners": {},
-        }
-        outputs: dict[str, list[dict[str, Any]]] = {}
-        faults: dict[str, dict[str, int]] = {}
-        unreadable = 0
-        for name in ("train", *data.tests) if status == "done" else ():
-            encoded, problems = self._split(name)
-            if name == "train":
-                encoded, problems = (
-                    _head(encoded, config.held_out),
-                    problems.take(np.arange(len(problems))[: config.held_out]),
-                )
-            written = generate(self.model, data.form, data.script, encoded, problems.x)
-            self.answers |= {key: self._numbers(o) for key, o in zip(_keys(problems.x), written, strict=True)}
-            exact = float(np.mean([o.correct for o in written]))
-            unreadable += sum(len(o.unreadable) for o in written)
-            broken = [first_fault(data.script, encoded, i, o) for i, o in enumerate(written)]
-            faults[name] = dict(sorted(Counter(f.kind for f in broken if f is not None).items()))
-            outputs[name] = self._samples(encoded, written, broken)
-            judged["ceiling"][name] = data.form.ceiling(data.script, problems)
-            if name == "train":
-                judged["train"] = exact
-            else:
-                judged["splits"][name] = exact
-                scores = non_learner_scores(data.splits.train, problems)
-                if config.task.kind == "text":
-                    scores.pop("nearest")  # it would compare row numbers of a file
-                judged["non_learners"][name] = scores
-        for name in judged["splits"]:
-            judged["rule_score"][name] = self._rule_score(data.splits.tests[name])
         if status != "done":
             notes.append(f"diverged at step {self.step}: the loss was not a number any more")
-        if unreadable:
+        if judged["unreadable_calls"]:
             notes.append("some tool calls could not be read; the outputs show them as they were written")
-        count = config.task.answer_count
+        count = self.config.task.answer_count
         return {
             **judged,
             "chance": 1 / count if count else 0.0,
-            "symmetries": config.task.symmetries,
+            "symmetries": self.config.task.symmetries,
             "lockstep": step.score,
             "s_max": step.s_max,
             "learned": step.learned,
@@ -570,58 +328,11 @@ class _Run:
             "parameters": count_parameters(self.model),
             "examples": {"train": len(data.train), "validation": len(data.validation)}
             | {name: len(e) for name, e in data.tests.items()},
-            "unreadable_calls": unreadable,
-            "faults": faults,
             "padding": round(1 - self.tokens_read / self.tokens_padded, 4) if self.tokens_padded else 0.0,
             "memory": None if self.memory is None else self.memory.total,
             "peak_memory": None if self.memory is None else memory.peak(),
             "notes": notes,
-            "outputs": outputs,
         }
-
-    def _samples(
-        self, encoded: Encoded, written: list[Output], broken: list[Fault | None], each: int = 5
-    ) -> list[dict[str, Any]]:
-        """The first right and the first wrong outputs of a split, as text."""
-        right = [i for i, o in enumerate(written) if o.correct][:each]
-        wrong = [i for i, o in enumerate(written) if not o.correct][:each]
-        text, skip = self.data.script.text, len(self.data.preamble)
-        return [
-            {
-                "problem": text(encoded.tokens[i, skip : encoded.prompt[i]].tolist()),
-                "written": text(written[i].tokens),
-                "answer": None if (answer := written[i].answer) is None else text(answer),
-                "expected": text(encoded.answers[i].tolist()),
-                "correct": written[i].correct,
-                "unreadable": list(written[i].unreadable),
-                "fault": None if (fault := broken[i]) is None else dataclasses.asdict(fault),
-            }
-            for i in (*right, *wrong)
-        ]
-
-    def _rule_score(self, problems: Problems, limit: int = 200) -> float | None:
-        """Share of the learner's outputs over consecutive problems that satisfy the recursion; None without one."""
-        task, data = self.config.task, self.data
-        links = task.consecutive(problems.x[:limit])
-        if links is None:
-            return None
-        missing = {key: x for xs in links.problems for key, x in zip(_keys(xs), xs, strict=True)}
-        missing = {key: x for key, x in missing.items() if key not in self.answers}
-        if missing:
-            x = np.stack(list(missing.values()))
-            written = generate(self.model, data.form, data.script, data.encode(Problems(x, task.solve(x))), x)
-            self.answers |= {key: self._numbers(o) for key, o in zip(missing, written, strict=True)}
-        read = [[self.answers[key] for key in _keys(x)] for x in links.problems]
-        widths = task.solve(links.problems[0][:1]).answers.shape[1]
-        whole = [all(v is not None and len(v) == widths for v in row) for row in zip(*read, strict=True)]
-        if not any(whole):
-            return 0.0
-        values = [np.array([v for v, ok in zip(r, whole, strict=True) if ok], dtype=object) for r in read]
-        kept = dataclasses.replace(links, problems=tuple(x[np.array(whole)] for x in links.problems))
-        return float(task.obeys(kept, values).sum() / len(whole))
-
-    def _numbers(self, output: Output) -> list[int] | None:
-        return None if output.answer is None else self.data.script.numbers(output.answer)
 
     # --- on disk -------------------------------------------------------------------------------------------
 
@@ -714,16 +425,6 @@ class _Run:
 def _seed(seed: int, purpose: str) -> int:
     """A seed of its own for each purpose: seed + i would make neighbours share their draws."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
-
-
-def _keys(x: Any) -> list[tuple[int, ...]]:
-    """Problems as what a dictionary takes, without what fills rows up."""
-    return [tuple(v for v in row if v != BLANK) for row in x.tolist()]
-
-
-def _head(encoded: Encoded, rows: int) -> Encoded:
-    """The first rows."""
-    return Encoded(*(getattr(encoded, f.name)[:rows] for f in dataclasses.fields(encoded)))
 
 
 def environment(threads: int, processes: int = 1) -> dict[str, Any]:

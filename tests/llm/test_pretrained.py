@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crevasse import memory, store
 from crevasse.api import make_config
+from crevasse.documents import Data, Rows
 from crevasse.errors import UserError
 from crevasse.formats.generate import generate, token_limit
 from crevasse.models import MODELS, losses
 from crevasse.models.base import Needs
 from crevasse.rules import RULES, Cost, Oracle, Weights
-from crevasse.trial import Data, Rows, run_trial
+from crevasse.trial import run_trial
 
 FAMILIES = ["llama", "gpt_neox", "gpt2"]
 
@@ -215,7 +216,8 @@ def test_a_fine_tune_that_is_cut_off_ends_bitwise_as_one_that_is_not(tiny, tmp_p
 TOGETHER = """
 import sys, json
 from pathlib import Path
-from crevasse.trial import TrialConfig, run_trial
+from crevasse.config import TrialConfig
+from crevasse.trial import run_trial
 record = run_trial(TrialConfig.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))
 assert record["environment"]["processes"] == 2
 """

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crevasse import store
+from crevasse.config import TrialConfig
 from crevasse.errors import UserError, unknown
 from crevasse.formats import FORMATS
 from crevasse.models import MODELS
@@ -24,7 +25,6 @@ from crevasse.spec import Named, describe
 from crevasse.stats import Score, score
 from crevasse.sweep import Event, run_all
 from crevasse.tasks import TESTS, parse_task
-from crevasse.trial import TrialConfig
 
 Budget = Literal["smoke", "minutes", "full"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)

@@ -31,9 +31,9 @@ class LlmFactorialStudy(Study):
         model = f"pretrained:{self.source}"
 
         def trained(name: str, title: str, group: str, task: str, form: str, *, seeds: int = seeds,
-                    weights: str = _ADAPTERS, rule: str = _RULE) -> Arm:  # fmt: skip
-            steps = 4 if budget == "smoke" else 50
-            return arm(name, title, group, task, form, ",".join(filter(None, (model, weights))), rule, seeds=seeds,
+                    steps: int = 50) -> Arm:  # fmt: skip
+            steps = 4 if budget == "smoke" else steps
+            return arm(name, title, group, task, form, f"{model},{_ADAPTERS}", _RULE, seeds=seeds,
                        train=None, steps=steps, batch=7, chunk=800, probe_every=max(steps // 3, 1))  # fmt: skip
 
         def as_it_is(name: str, title: str, form: str) -> Arm:
@@ -41,7 +41,7 @@ class LlmFactorialStudy(Study):
 
         direct, trace, tool = f"direct:{_TEXT}", f"trace:steps=chain,{_TEXT}", f"tool:steps=chain,{_TEXT}"
         grid = [
-            trained("direct", "answer only", THESIS, "factorial", direct),
+            trained("direct", "answer only", THESIS, "factorial", direct, steps=200),
             trained("tool", "a calculator multiplies", THESIS, "factorial", tool),
         ]
         if budget == "smoke":
@@ -51,17 +51,15 @@ class LlmFactorialStudy(Study):
             as_it_is("untrained", "asked as in training", direct),
             as_it_is("few-shot", "five solved problems before each", f"{direct},shots=5"),
             as_it_is("few-shot-tool", "five solved problems, with the calculator", f"{tool},shots=5"),
-            trained("sum-direct", "sum, answer only", SUM, "sum", direct),
-            trained("sum-tool", "sum, a calculator adds", SUM, "sum", tool),
+            trained("sum-direct", "sum, answer only", SUM, "sum", direct, steps=200, seeds=1),
+            trained("sum-tool", "sum, a calculator adds", SUM, "sum", tool, seeds=1),
         ]
         if budget == "full":
             # Format and schedule were mended by what broke on 10–14 and 20–24: these numbers had no say in that.
             further = "factorial:gap=10-14,beyond=25-34"
-            grid += [
-                trained("tool-further", "a calculator multiplies; asked for 25–34", THESIS, further, tool, seeds=1),
-                trained("tool-whole", "a calculator multiplies; every weight is trained", THESIS, "factorial", tool,
-                        weights="", rule="adamw:lr=0.0001", seeds=1),
-            ]  # fmt: skip
+            grid.append(
+                trained("tool-further", "a calculator multiplies; asked for 25–34", THESIS, further, tool, seeds=1)
+            )
         return grid
 
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:

@@ -15,9 +15,10 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from crevasse.config import TrialConfig
 from crevasse.errors import UserError
 from crevasse.processes import several
-from crevasse.trial import Progress, TrialConfig, run_trial
+from crevasse.trial import Progress, run_trial
 
 
 @dataclass(frozen=True)

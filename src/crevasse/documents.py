@@ -1,0 +1,143 @@
+"""A config's problems as documents, and documents as the tensors that training reads."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crevasse.config import TrialConfig
+from crevasse.formats import Encoded, Format, Script
+from crevasse.formats.generate import token_limit
+from crevasse.formats.script import MARKS
+from crevasse.formats.text import TextScript
+from crevasse.tasks import Problems, make_splits
+
+#: A pass reads all weights and adds up a gradient for each; that costs about as much as so many tokens.
+PASS_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Documents as tensors."""
+
+    tokens: Tensor  # (row, position) int32
+    loss: Tensor  # (row, position) bool
+    steps: Tensor  # (row,)
+    lengths: Tensor  # (row,)
+    first: int  # no column up to this one carries loss in any row
+
+    @classmethod
+    def of(cls, encoded: Encoded) -> "Rows":
+        targets = encoded.loss.any(0)
+        return cls(
+            torch.from_numpy(encoded.tokens),
+            torch.from_numpy(encoded.loss),
+            torch.from_numpy(encoded.steps),
+            torch.from_numpy(encoded.lengths),
+            int(targets.argmax()) - 1,
+        )
+
+    @cached_property
+    def ragged(self) -> bool:
+        return bool((self.lengths != self.tokens.shape[1]).any())
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(row,) positions with loss"""
+        return self.loss.sum(1)
+
+    def pick(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+        """The arguments of `losses` after the model: padding that no picked row needs is cut off."""
+        tokens, loss, steps = self.tokens[rows], self.loss[rows], self.steps[rows]
+        if self.ragged:
+            end = int(self.lengths[rows].max())
+            tokens, loss = tokens[:, :end], loss[:, :end]
+        return tokens.long(), loss, steps, self.first
+
+    def buckets(self, rows: Tensor, chunk: int = 0) -> list[Tensor]:
+        """The rows in groups of similar length, none of more than `chunk` tokens (0: no limit) where it can be split.
+
+        A group costs a pass of its own over all weights, as much as some tokens do: splitting one has to save more
+        than that, and a quarter of what the group costs.
+        """
+        if len(rows) < 2:
+            return [rows]
+        width = int(self.lengths[rows].max())
+        at, saved = 0, 0
+        if self.ragged:
+            lengths, order = self.lengths[rows].sort()
+            rows = rows[order]
+            count = torch.arange(1, len(rows))
+            sizes = count * lengths[:-1] + (len(rows) - count) * lengths[-1]
+            at, saved = int(sizes.argmin()) + 1, len(rows) * width - int(sizes.min())
+        if saved < PASS_TOKENS or 4 * saved < len(rows) * width:
+            if not chunk or len(rows) * width <= chunk:
+                return [rows]
+            at = len(rows) // 2
+        return self.buckets(rows[:at], chunk) + self.buckets(rows[at:], chunk)
+
+    def padded(self, groups: Sequence[Tensor]) -> int:
+        """Tokens that go through the model for these groups, padding included."""
+        return sum(len(g) * int(self.lengths[g].max()) for g in groups if len(g))
+
+
+class Data:
+    """A config's problems, encoded."""
+
+    def __init__(self, config: TrialConfig) -> None:
+        self.tokenizer = config.model.tokenizer()
+        self.form, self.script = config.format, config.format.script(config.task, self.tokenizer)
+        data_seed = config.seed if config.data_seed is None else config.data_seed
+        self.splits = make_splits(
+            config.task, config.train, steer=config.steer, held_out=config.held_out, seed=data_seed,
+            labels=config.labels, noise=config.noise,
+        )  # fmt: skip
+        self.preamble = self.form.preamble(self.script, self.splits.train)
+        self.train = self.encode(self.splits.train)
+        self.validation = self.encode(self.splits.validation)
+        self.tests = {name: self.encode(p) for name, p in self.splits.tests.items()}
+        #: Loss of guessing uniformly among the tokens that a learner is ever asked to write.
+        self.uniform = math.log(max(len(np.unique(self.train.tokens[self.train.loss])), 2))
+        #: An answer of fixed width contains no mark, so none is ever written.
+        self.silent = len(MARKS) if self.form.fixed_width(self.script) else 0
+        self.notes = [*self.splits.notes, *_notes(self.script, self.form)]
+        fixed = self.form.fixed_width(self.script)
+        self.context = max(token_limit(e, fixed) for e in (self.train, self.validation, *self.tests.values()))
+        #: One token an answer: reading it off with the true prompt is the same as running freely.
+        self.one_token = self.form.fixed_width(self.script) and self.train.answers.shape[1] == 1
+
+    def split(self, name: str) -> tuple[Encoded, Problems]:
+        """Train, validation or a test split, by name."""
+        if name in self.tests:
+            return self.tests[name], self.splits.tests[name]
+        if name == "train":
+            return self.train, self.splits.train
+        return self.validation, self.splits.validation
+
+    def encode(self, problems: Problems) -> Encoded:
+        return self.form.encode(self.script, problems, self.preamble)
+
+
+def _notes(script: Script, form: Format) -> list[str]:
+    """What a reader should know about how the documents are written."""
+    notes = []
+    if isinstance(script, TextScript) and (merged := script.merged_digits):
+        notes.append(
+            f"the tokenizer merges digits ({merged} is one token): numbers are words to it, and copying and counting "
+            "have to be learnt for each of them"
+        )
+    if form.shots:
+        notes.append(
+            f"{form.shots} solved training problems stand before each problem, so the training score counts them"
+        )
+    return notes
+
+
+def head(encoded: Encoded, rows: int) -> Encoded:
+    """The first rows."""
+    return Encoded(*(getattr(encoded, f.name)[:rows] for f in dataclasses.fields(encoded)))
