@@ -4,9 +4,9 @@ Each has the whole model and a share of every batch; gradients are summed, so al
 process alone writes. With one process, which is the normal case, nothing here does anything.
 """
 
+import atexit
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -70,26 +70,23 @@ def several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-@contextmanager
-def joined() -> Iterator[World]:
-    """The processes that the launcher started, or this one alone. Raises UserError if they do not find each other."""
+def world() -> World:
+    """The processes that the launcher started, or this one alone. Raises UserError if they do not find each other.
+
+    They join once and stay together to the end, whatever number of trials they train.
+    """
     if not several():
-        yield World()
-        return
+        return World()
     import torch.distributed
 
     size = int(os.environ["WORLD_SIZE"])
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    started = not torch.distributed.is_initialized()
-    if started:
+    if not torch.distributed.is_initialized():
+        on_gpu = torch.cuda.is_available()
+        if on_gpu:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         try:
             torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
         except (ValueError, RuntimeError) as e:
             raise UserError(f"the {size} processes did not find each other ({str(e).splitlines()[0]})") from None
-    try:
-        yield World(torch.distributed.get_rank(), size)
-    finally:
-        if started:
-            torch.distributed.destroy_process_group()
+        atexit.register(torch.distributed.destroy_process_group)
+    return World(torch.distributed.get_rank(), size)

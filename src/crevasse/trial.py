@@ -97,7 +97,8 @@ def run_trial(
     Raises UserError for data that cannot be made, and for a folder that is damaged, in use or not writable.
     """
     folder = store.make_folder(root) / "trials" / config.id
-    with processes.joined() as world, contextlib.ExitStack() as stack:
+    world = processes.world()
+    with contextlib.ExitStack() as stack:
 
         def found() -> dict[str, Any] | None:
             stack.enter_context(store.owned(folder))

@@ -249,11 +249,12 @@ def test_the_command_line_runs_under_a_launcher_and_speaks_once(tiny, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "crevasse.cli",
          "run", "factorial", "--model", f"pretrained:{tiny()},dtype=float32", "--steps", "3", "--batch", "7",
+         "--seeds", "2",
          "--out", tmp_path, "--json", "--quiet"],
         capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["steps"] == 3
+    assert json.loads(done.stdout)["steps"] == 2 * 3
 
 
 def test_memory_is_counted_before_anything_is_loaded_and_too_little_is_refused(tiny, tmp_path, monkeypatch):
