@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("problems", "metering", "meter", "training", "finetune")
+BENCHMARKS = ("problems", "metering", "meter", "training", "fine_tuning")
 
 
 def main() -> None:

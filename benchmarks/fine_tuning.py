@@ -37,7 +37,7 @@ def figures() -> Iterator[Figure]:
     try:
         config = config_of("tool")
     except UserError as e:
-        print(f"finetune: left out ({e})")
+        print(f"fine_tuning: left out ({e})")
         return
     data = Data(config)
     pairs = []
@@ -47,7 +47,7 @@ def figures() -> Iterator[Figure]:
         pairs.append(trainer(data) / ours)
     yield Figure("fine-tuning, tool: tokens/s over Hugging Face Trainer", pairs[1:], "≥ 1.3")
     yield Figure("running freely with the tool: tokens/s over generate", list(running(config, data))[1:], "≥ 1")
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import finetune; finetune.peak(sys.argv[2])"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import fine_tuning; fine_tuning.peak(sys.argv[2])"
     for options in ("chunk=800", "chunk=800,lora"):
         here = str(Path(__file__).parent)
         done = subprocess.run([sys.executable, "-c", code, here, options], capture_output=True, text=True, check=True)
