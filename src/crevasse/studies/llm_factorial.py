@@ -46,7 +46,8 @@ class LlmFactorialStudy(Study):
         ]
         if budget == "smoke":
             return grid
-        grid += [
+        return [
+            *grid,
             trained("trace", "writes every step", THESIS, "factorial", trace),
             as_it_is("untrained", "asked as in training", direct),
             as_it_is("few-shot", "five solved problems before each", f"{direct},shots=5"),
@@ -54,13 +55,6 @@ class LlmFactorialStudy(Study):
             trained("sum-direct", "sum, answer only", SUM, "sum", direct, steps=200, seeds=1),
             trained("sum-tool", "sum, a calculator adds", SUM, "sum", tool, seeds=1),
         ]
-        if budget == "full":
-            # Format and schedule were mended by what broke on 10–14 and 20–24: these numbers had no say in that.
-            further = "factorial:gap=10-14,beyond=25-34"
-            grid.append(
-                trained("tool-further", "a calculator multiplies; asked for 25–34", THESIS, further, tool, seeds=1)
-            )
-        return grid
 
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:
         by_name = {a["arm"]: a for a in arms}
