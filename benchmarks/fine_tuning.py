@@ -23,7 +23,7 @@ from crevasse.formats.generate import generate
 from crevasse.trial import run_trial
 from measure import Figure, seconds
 
-MODEL, STEPS, BATCH = "pretrained:smollm2-135m,dtype=float32", 4, 7
+MODEL, STEPS, BATCH = "pretrained:smollm2-135m,dtype=float32", 2, 7
 
 
 def config_of(form: str, steps: int = STEPS, **fields):
@@ -41,7 +41,7 @@ def figures() -> Iterator[Figure]:
         return
     data = Data(config)
     pairs = []
-    for _ in range(4):  # the first round warms up
+    for _ in range(3):  # the first round warms up
         with tempfile.TemporaryDirectory() as folder:
             ours = run_trial(config, Path(folder), meter=False)["seconds"]
         pairs.append(trainer(data) / ours)
@@ -95,7 +95,7 @@ def running(config, data: Data) -> Iterator[float]:
     model.introduce(data.tokenizer.pieces)
     encoded, x = data.tests["extrapolation"], data.splits.tests["extrapolation"].x
     prompts = torch.stack([torch.from_numpy(t[:p]).long() for t, p in zip(encoded.tokens, encoded.prompt, strict=True)])
-    for _ in range(4):
+    for _ in range(3):
         began = time.perf_counter()
         written = generate(model, data.form, data.script, encoded, x)
         ours = time.perf_counter() - began
