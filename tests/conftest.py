@@ -33,8 +33,9 @@ def small() -> Callable[..., TrialConfig]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Left out of `make fast`: the tests that start a real browser, or a process a command."""
+    """Left out of `make fast`: the tests that start a real browser or a process a command, or load language models."""
     for item in items:
         starts_processes = item.path.name == "test_cli.py" and "mistake_gets_one_line" not in item.name
-        if item.path.parent.name == "report" or starts_processes:
+        loads_models = item.path.parent.name == "llm" and item.path.name != "test_text.py"
+        if item.path.parent.name in ("report", "integrations") or starts_processes or loads_models:
             item.add_marker(pytest.mark.slow)
