@@ -105,6 +105,7 @@ def run_trial(
             if (folder / store.TRIAL).exists():
                 record = store.load_trial(folder)
                 if record["status"] in ("done", "diverged"):
+                    store.remove_checkpoint(folder)  # it may have been killed just before it did so
                     return record
             return None
 
