@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-LLM := $(VENV)/.llm
+ALL := $(VENV)/.all
 
 .PHONY: demo test fast check bench clean
 
@@ -14,10 +14,10 @@ demo: $(STAMP)  ## the main job: which learners found the rule, and which memori
 test: check browser  ## everything that must hold
 	$(BIN)/pytest
 
-fast: $(LLM)  ## the inner loop: under a minute
+fast: $(ALL)  ## the inner loop: under a minute
 	$(BIN)/pytest -m "not slow"
 
-check: $(LLM)  ## format, lint, strict types, import order, links in the docs
+check: $(ALL)  ## format, lint, strict types, import order, links in the docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -38,8 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(LLM): $(STAMP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,llm]'
+$(ALL): $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,llm,ray,hpo]'
 	touch $@
 
 $(VENV)/.bench: $(STAMP)
