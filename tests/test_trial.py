@@ -234,7 +234,19 @@ class Spy(type(RULES.parse("sgd"))):
     seen: ClassVar[set] = set()
 
     def update(self, oracle: Oracle, weights, state, scale):
-        queue, known = [oracle], set()
+        self.look([oracle, weights, state])
+        update = super().update(oracle, weights, state, scale)
+        ask = next(update)
+        while True:
+            seen = yield ask
+            self.look([seen])
+            try:
+                ask = update.send(seen)
+            except StopIteration as end:
+                return end.value
+
+    def look(self, queue):
+        known = set()
         while queue:
             thing = queue.pop()
             if id(thing) in known:
@@ -246,7 +258,6 @@ class Spy(type(RULES.parse("sgd"))):
                 queue += list(thing.values()) if isinstance(thing, dict) else list(thing)
             elif hasattr(thing, "__dict__"):
                 queue += list(vars(thing).values())
-        return super().update(oracle, weights, state, scale)
 
 
 def test_what_a_rule_is_handed_leads_to_no_held_out_tensor(tmp_path, small):

@@ -47,6 +47,12 @@ class Rows:
         return bool((self.lengths != self.tokens.shape[1]).any())
 
     @cached_property
+    def columns(self) -> tuple[int, ...] | None:
+        """The columns that carry loss, where they are the same in all rows; else None."""
+        common = self.loss[0]
+        return tuple(common.nonzero().flatten().tolist()) if bool((self.loss == common).all()) else None
+
+    @cached_property
     def targets(self) -> Tensor:
         """(row,) positions with loss"""
         return self.loss.sum(1)

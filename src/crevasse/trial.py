@@ -12,7 +12,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from crevasse.documents import Data, Rows, head
 from crevasse.errors import UserError
 from crevasse.formats.generate import generate
 from crevasse.judgement import judge
-from crevasse.models import count_parameters, losses
+from crevasse.models import count_parameters
+from crevasse.passes import Alone, Found, Look, Stack
 from crevasse.probes import lockstep
 from crevasse.processes import World
-from crevasse.rules import Cost, Oracle, Weights
+from crevasse.rules import Cost, Oracle, Seen, Update, Weights
 from crevasse.spec import require
 
 #: Seconds between checkpoints.
@@ -96,6 +97,29 @@ def run_trial(
     leaves out every reading before the end (for measuring what metering costs); such a trial is not kept.
     Raises UserError for data that cannot be made, and for a folder that is damaged, in use or not writable.
     """
+    with opened(config, root, progress, threads, checkpoint_seconds, meter) as trial:
+        if not isinstance(trial, Trial):
+            return trial
+        if trial.stacked:  # it began in a stack: it goes on in one, though alone in it
+            stack = Stack([trial.model], [trial.weights])
+            return run_to_end(trial.run(), lambda look: stack.look([look])[0])
+        return run_to_end(trial.run(), Alone(trial.model, trial.weights, config.chunk, trial.world).look)
+
+
+@contextlib.contextmanager
+def opened(
+    config: TrialConfig,
+    root: Path,
+    progress: Callable[[Progress], None] | None = None,
+    threads: int = 1,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    meter: bool = True,
+    stacked: bool = False,
+) -> Iterator["Trial | dict[str, Any]"]:
+    """A trial ready to run, its folder held for this process; or the record of one that is complete.
+
+    stacked: it will run in a stack; one that goes on stays what it began as.
+    """
     folder = store.make_folder(root) / "trials" / config.id
     world = processes.world()
     with contextlib.ExitStack() as stack:
@@ -109,10 +133,30 @@ def run_trial(
                     return record
             return None
 
-        return world.agree(found) or _Run(config, folder, world, threads, checkpoint_seconds, progress, meter).run()
+        yield world.agree(found) or Trial(config, folder, world, threads, checkpoint_seconds, progress, meter, stacked)
 
 
-class _Run:
+#: A trial under way: it stops at each question to its model and goes on with the answer.
+Running = Generator[Look, Found, dict[str, Any]]
+
+
+def run_to_end(running: Running, answer: Callable[[Look], Found]) -> dict[str, Any]:
+    """Answer each question when it comes. -> the trial's record"""
+    try:
+        look = next(running)
+        while True:
+            try:
+                found = answer(look)
+            except BaseException as e:  # told inside, where a checkpoint can be written
+                look = running.throw(e)
+            else:
+                look = running.send(found)
+    except StopIteration as end:
+        record: dict[str, Any] = end.value
+        return record
+
+
+class Trial:
     """The moving parts of a trial, and the loop over them."""
 
     def __init__(
@@ -124,11 +168,13 @@ class _Run:
         checkpoint_seconds: float,
         progress: Callable[[Progress], None] | None,
         meter: bool,
+        stacked: bool,
     ) -> None:
         self.config, self.folder, self.world = config, folder, world
         self.checkpoint_seconds, self.report, self.meter = checkpoint_seconds, progress, meter
         resumed = world.agree(self._read_checkpoint)
         self.threads = int(resumed["threads"]) if resumed else threads
+        self.stacked = resumed["stacked"] == "True" if resumed else stacked
         torch.set_num_threads(self.threads)
 
         self.data = Data(config)
@@ -144,7 +190,10 @@ class _Run:
             Rows.of(head(e, limit)) for e in (self.data.train, self.data.validation)
         )
 
-        self.step, self.seconds, self.last_exact = 0, 0.0, float("nan")
+        self.step, self.last_exact = 0, float("nan")
+        #: Seconds that went into this trial, and the part of the time that is its own (a stack shares it out).
+        self.seconds, self.part = 0.0, 1.0
+        self._since = time.perf_counter()
         self.memory = self._count_memory()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(config.seed, "weights"))
@@ -155,25 +204,25 @@ class _Run:
         self.weights = Weights(self.model)
         self.state = config.rule.init(self.weights.flat)
         self.ledger, self.cost = Ledger(config.steps), Cost()
-        self.clock: list[tuple[int, float]] = []
+        self.clock: list[tuple[int, float]] = []  # step, seconds
         self.tokens_read = self.tokens_padded = 0  # in training, without and with padding
         if resumed:
             self._restore(resumed)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Running:
+        """Train and judge, from wherever the trial is. -> the record"""
         config, ledger = self.config, self.ledger
+        self._since = time.perf_counter()
         if self.meter:
             self._write_record("running", None, {})
-        began = time.perf_counter() - self.seconds
         saved, wait = time.perf_counter(), self.checkpoint_seconds
         status = "done"
         try:
             while self.step < config.steps:
                 if self.meter:
-                    self._probe(began)
-                oracle = Oracle(self._objective, self.weights, self._batch_rows(), self.cost, self.world.sum)
-                update = config.rule.update(oracle, self.weights.flat, self.state, self._scale())
+                    yield from self._probe()
+                update = yield from self._update()
                 loss = float(update.loss)
                 ledger.note(self.step, loss=loss, agreed=update.agreed)
                 self.step += 1
@@ -183,46 +232,55 @@ class _Run:
                 self.weights.flat.copy_(update.weights)
                 self.state = update.state
                 if self.meter and time.perf_counter() - saved > wait:
-                    self.seconds = time.perf_counter() - began
                     now = time.perf_counter()
                     self._write_checkpoint()
                     saved = time.perf_counter()
                     # A large model's checkpoint takes long to write: at most one part in twenty goes into it.
                     wait = max(self.checkpoint_seconds, 20 * (saved - now))
         except KeyboardInterrupt:
-            self.seconds = time.perf_counter() - began
             self._write_checkpoint()
             raise
-        train_seconds = time.perf_counter() - began
+        train_seconds = self._count_seconds()
         if not self.meter:
             return {"seconds": train_seconds}
         if status == "done":
             if not torch.isfinite(self.weights.flat).all():
                 status = "diverged"
             else:
-                self._probe(began)
+                yield from self._probe()
         result = self._judge(status)
-        self.seconds = time.perf_counter() - began
-        result |= {"seconds": round(self.seconds, 2), "train_seconds": round(train_seconds, 2)}
+        result |= {"seconds": round(self._count_seconds(), 2), "train_seconds": round(train_seconds, 2)}
         return self._finish(status, result)
 
-    def _objective(self, rows: Tensor) -> Iterator[Tensor]:
-        """The mean loss of these rows over all their targets, in parts; of several processes, this one's share."""
-        targets, share = int(self.rows.targets[rows].sum()), self.world.share(rows)
-        groups = self._groups(self.rows, share)
-        self.tokens_read += int(self.rows.lengths[share].sum())
-        self.tokens_padded += self.rows.padded(groups)
-        for group in groups:
-            yield losses(self.model, *self.rows.pick(group))[0].sum() / targets
+    def _update(self) -> Generator[Look, Found, Update]:
+        """One step of the rule; its questions become those of the trial."""
+        rows = self._batch_rows()
+        oracle = Oracle(len(rows), self.cost)
+        asking = self.config.rule.update(oracle, self.weights.flat, self.state, self._scale())
+        try:
+            ask = next(asking)
+            while True:
+                size = len(rows) // ask.parts
+                found = yield Look(self.rows, torch.split(rows[: size * ask.parts], size), ask.slopes, ask.at)
+                self.tokens_read += found.tokens
+                self.tokens_padded += found.padded
+                ask = asking.send(Seen(found.losses, found.gradients))
+        except StopIteration as end:
+            update: Update = end.value
+            return update
 
-    def _groups(self, rows: Rows, chosen: Tensor) -> list[Tensor]:
-        return rows.buckets(chosen, self.config.chunk) if len(chosen) else []
+    def _count_seconds(self) -> float:
+        """Seconds of this trial so far: of the time that passed, its part."""
+        now = time.perf_counter()
+        self.seconds += (now - self._since) * self.part
+        self._since = now
+        return self.seconds
 
     def _count_memory(self) -> memory.Estimate | None:
         """What training will take, told before it starts, for models that take much. Raises UserError."""
         rows = self.rows
         largest = rows.lengths.sort(descending=True).indices[: -(-self.batch // self.world.size)]
-        group = max(self._groups(rows, largest), key=lambda g: rows.padded([g]))
+        group = max(rows.buckets(largest, self.config.chunk), key=lambda g: rows.padded([g]))
         needs = self.config.model.needs(rows.padded([group]), int(rows.targets[group].sum()))
         if needs is None or not self.config.steps:
             return None
@@ -257,12 +315,13 @@ class _Run:
 
     # --- measuring: draws nothing at random, changes nothing that training reads ----------------------------
 
-    def _probe(self, began: float) -> None:
+    def _probe(self) -> Generator[Look, Found, None]:
         every, steps = self.config.probe_every, self.config.steps
         early = self.step < every and self.step % max(every // 4, 1) == 0
         if not (early or self.step % every == 0 or self.step == steps):
             return
-        train, held_out = self._read(self.train_probe), self._read(self.held_out_probe)
+        train = yield from self._read(self.train_probe)
+        held_out = yield from self._read(self.held_out_probe)
         self.ledger.note(
             self.step, train_loss=train[0], held_out_loss=held_out[0],
             train_token_accuracy=train[1], held_out_token_accuracy=held_out[1],
@@ -273,24 +332,16 @@ class _Run:
         elif self.step % (every * max(round(steps / every / 3), 1)) == 0 and 0 < self.step < steps:
             train_exact, self.last_exact = (self._exact(s) for s in ("train", "validation"))
             self.ledger.note(self.step, train_exact=train_exact, held_out_exact=self.last_exact)
-        seconds = time.perf_counter() - began
-        self.clock.append((self.step, seconds))
+        self.clock.append((self.step, self._count_seconds()))
         if self.report is not None:
             exact = None if math.isnan(self.last_exact) else self.last_exact
-            self.report(Progress(self.step, steps, train[0], held_out[0], exact, seconds))
+            self.report(Progress(self.step, steps, train[0], held_out[0], exact, self.seconds))
 
-    @torch.no_grad()
-    def _read(self, rows: Rows) -> tuple[float, float]:
+    def _read(self, rows: Rows) -> Generator[Look, Found, tuple[float, float]]:
         """Mean loss and token accuracy, over the positions with loss, of a fixed batch."""
-        total, right = 0.0, 0
-        for group in self._groups(rows, torch.arange(len(rows.tokens))):
-            tokens, loss, steps, first = rows.pick(group)
-            each, logits = losses(self.model, tokens, loss, steps, first)
-            targets = tokens[:, first + 1 :][loss[:, first + 1 :]].to(logits.device)
-            total += float(each.sum())
-            right += int((logits.argmax(1) == targets).sum())
-        count = int(rows.targets.sum())
-        return total / count, right / count
+        found = yield Look(rows, (torch.arange(len(rows.tokens)),))
+        assert found.accuracy is not None
+        return float(found.losses[0]), float(found.accuracy[0])
 
     def _exact(self, split: str, limit: int = 32) -> float:
         """Exact match from free running on the first problems of train or validation."""
@@ -367,12 +418,13 @@ class _Run:
             "status": status,
             "describe": self.config.describe(),
             "config": self.config.to_json(),
-            "environment": environment(self.threads, self.world.size),
+            "environment": environment(self.threads, self.world.size, self.stacked),
             "result": result,
             "files": files,
         }
 
     def _write_checkpoint(self) -> None:
+        self._count_seconds()
         if not self.world.first:
             return
         rows = self.step
@@ -387,6 +439,7 @@ class _Run:
             "step": str(self.step),
             "seconds": repr(self.seconds),
             "threads": str(self.threads),
+            "stacked": str(self.stacked),
             "last_exact": repr(self.last_exact),
             "tokens_read": str(self.tokens_read),
             "tokens_padded": str(self.tokens_padded),
@@ -429,7 +482,7 @@ def _seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
 
 
-def environment(threads: int, processes: int = 1) -> dict[str, Any]:
+def environment(threads: int, processes: int = 1, stacked: bool = False) -> dict[str, Any]:
     """What the numbers of a trial may depend on besides its config."""
     from importlib.metadata import version
 
@@ -442,4 +495,5 @@ def environment(threads: int, processes: int = 1) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": threads,
         "processes": processes,
+        "stacked": stacked,
     }

@@ -3,9 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +20,8 @@ class Model(nn.Module, ABC):
     """
 
     head: nn.Module
+    #: All its parameters lie in the layers of `crevasse.models.layers`, so that it can be stacked.
+    stacks: ClassVar[bool] = False
     #: What a user should know about the model before believing its results.
     notes: tuple[str, ...] = ()
 
@@ -47,23 +48,6 @@ class Model(nn.Module, ABC):
         hidden = self(tokens, steps, first=tokens.shape[1] - 1, cache=cache)
         logits: Tensor = self.head(hidden[:, -1])
         return logits
-
-
-class Head(nn.Linear):
-    """Logits of all tokens, of which the first `silent` are never written: theirs are minus infinity.
-
-    Tokens that no target ever asks for (the marks, where an answer is one symbol) would have to be unlearnt first,
-    and that delays the rule: the crevasse cell on 100,000 examples left its plateau later with them than without.
-    """
-
-    def __init__(self, width: int, vocabulary: int, silent: int) -> None:
-        super().__init__(width, vocabulary - silent)
-        self.silent = silent
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(…, width) -> (…, token)"""
-        logits = super().forward(hidden)
-        return F.pad(logits, (self.silent, 0), value=-torch.inf) if self.silent else logits
 
 
 @dataclass(frozen=True)

@@ -5,33 +5,49 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from crevasse.models.base import Head, Model, ModelConfig, require_width
+from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.layers import Embedding, GatedUnit, Head, LayerNorm, Linear, LongShortTermMemory
 from crevasse.spec import require
 
 
-class _TorchRecurrent(Model):
-    """A stack of torch's own GRU or LSTM layers between embedding and head."""
+class Recurrent(Model):
+    """A stack of gated layers between embedding and head."""
 
-    def __init__(self, kind: type[nn.RNNBase], width: int, layers: int, vocabulary: int, silent: int) -> None:
+    stacks = True
+
+    def __init__(self, kind: type[GatedUnit], width: int, layers: int, vocabulary: int, silent: int) -> None:
         super().__init__()
-        self.embed = nn.Embedding(vocabulary, width)
-        self.cell = kind(width, width, layers, batch_first=True)  # type: ignore[arg-type]
+        self.embed = Embedding(vocabulary, width)
+        self.cells: list[GatedUnit] = []
+        for i in range(layers):
+            self.cells.append(kind(width))
+            self.add_module(f"cell{i}", self.cells[-1])
         self.head = Head(width, vocabulary, silent)
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
-        out, state = self.cell(self.embed(tokens), cache["state"] if cache else None)
-        if cache is not None:
-            cache["state"] = state
-        hidden: Tensor = out[:, first:]
-        return hidden
+        # What a token says to the first layer is the same wherever it stands.
+        read = F.embedding(self.embed.entries(tokens), self.cells[0].read(self.embed.table()))
+        hidden, before = read, list(cache or ())
+        for i, cell in enumerate(self.cells):
+            if i:
+                read = cell.read(hidden)
+            state = before[i] if before else cell.start(read[:, 0, : read.shape[2] // cell.gates])
+            outputs = []
+            for r in read.unbind(1):
+                state = cell.step(r, state)
+                outputs.append(state[0])
+            if cache is not None:
+                cache[i : i + 1] = [state]
+            hidden = torch.stack(outputs, dim=1)
+        return hidden[:, first:]
 
-    def cache(self) -> dict[str, Any]:
-        return {"state": None}
+    def cache(self) -> list[Any]:
+        return []
 
-    def keep(self, cache: dict[str, Any], rows: Tensor) -> dict[str, Any]:
-        state = cache["state"]
-        return {"state": tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]}
+    def keep(self, cache: list[Any], rows: Tensor) -> list[Any]:
+        return [tuple(part[rows] for part in state) for state in cache]
 
 
 @dataclass(frozen=True)
@@ -48,7 +64,7 @@ class GruConfig(ModelConfig):
         require_width(self.name, self.width)
 
     def build(self, vocabulary: int, context: int, silent: int = 0) -> Model:
-        return _TorchRecurrent(nn.GRU, self.width, self.layers, vocabulary, silent)
+        return Recurrent(GatedUnit, self.width, self.layers, vocabulary, silent)
 
 
 @dataclass(frozen=True)
@@ -58,32 +74,34 @@ class LstmConfig(GruConfig):
     name: ClassVar[str] = "lstm"
 
     def build(self, vocabulary: int, context: int, silent: int = 0) -> Model:
-        return _TorchRecurrent(nn.LSTM, self.width, self.layers, vocabulary, silent)
+        return Recurrent(LongShortTermMemory, self.width, self.layers, vocabulary, silent)
 
 
 class Bilinear(Model):
     """See `BilinearConfig`."""
 
+    stacks = True
+
     def __init__(self, config: "BilinearConfig", vocabulary: int, silent: int) -> None:
         super().__init__()
         width, products = config.width, config.products
-        self.embed = nn.Embedding(vocabulary, width)
-        self.by_symbol = nn.Linear(width, products, bias=False)
-        self.by_state = nn.Linear(width, products, bias=False)
-        self.out = nn.Linear(products, width)
-        self.norm = nn.LayerNorm(width)
+        self.embed = Embedding(vocabulary, width)
+        self.by_symbol = Linear(width, products, bias=False)
+        self.by_state = Linear(width, products, bias=False)
+        self.out = Linear(products, width)
+        self.norm = LayerNorm(width)
         self.head = Head(width, vocabulary, silent)
         nn.init.zeros_(self.out.bias)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
-        x = self.embed(tokens)
-        symbols = self.by_symbol(x).unbind(1)
         state = cache["state"] if cache else None
         states = []
+        # What a token says is the same wherever it stands: projected once, it is looked up.
+        symbols = F.embedding(self.embed.entries(tokens), self.by_symbol(self.embed.table())).unbind(1)
         for t, symbol in enumerate(symbols):
             # The first token is the first state, as x1 is the product of x1.
-            state = x[:, t] if state is None else self.norm(self.out(symbol * self.by_state(state)))
+            state = self.embed(tokens[:, 0]) if state is None else self.norm(self.out(symbol * self.by_state(state)))
             if t >= first:
                 states.append(state)
         if cache is not None:

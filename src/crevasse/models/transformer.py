@@ -5,12 +5,19 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from crevasse.models.base import Head, Model, ModelConfig, require_width
+from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.layers import Embedding, Head, LayerNorm, Linear
+from crevasse.models.sharing import Places, shared_beginnings
 from crevasse.spec import require
 
 Position = Literal["learned", "rotary", "none"]
+
+
+#: The longest sequence whose attention is faster as products of small matrices, forward and backward together.
+SHORT = 48
 
 
 class Memory:
@@ -21,15 +28,15 @@ class Memory:
         self.values: Tensor | None = None
 
     def __len__(self) -> int:
-        return 0 if self.keys is None else self.keys.shape[2]
+        return 0 if self.keys is None else self.keys.shape[1]
 
     def add(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """(row, head, position, part) each -> all keys and values there are now."""
+        """(row, position, head, part) each -> all keys and values there are now."""
         if self.keys is None or self.values is None:
             self.keys, self.values = keys, values
         else:
-            self.keys = torch.cat([self.keys, keys], dim=2)
-            self.values = torch.cat([self.values, values], dim=2)
+            self.keys = torch.cat([self.keys, keys], dim=1)
+            self.values = torch.cat([self.values, values], dim=1)
         return self.keys, self.values
 
     def keep(self, rows: Tensor) -> "Memory":
@@ -40,91 +47,143 @@ class Memory:
         return kept
 
 
-class Attention(nn.Module):
-    """Causal self-attention (Vaswani et al. 2017), optionally with rotary positions (Su et al. 2021)."""
-
-    def __init__(self, width: int, heads: int, rotary: bool) -> None:
-        super().__init__()
-        self.heads, self.rotary = heads, rotary
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, first: int, memory: Memory | None) -> Tensor:
-        """x (row, position, width) -> (row, position − first, width): queries from column `first` on."""
-        rows, length, width = x.shape
-        seen = 0 if memory is None else len(memory)
-        parts = self.qkv(x).view(rows, length, 3, self.heads, width // self.heads)
-        q, k, v = parts.permute(2, 0, 3, 1, 4)  # each (row, head, position, part)
-        q = q[:, :, first:]
-        if self.rotary:
-            q, k = rotate(q, seen + first), rotate(k, seen)
-        if memory is not None:
-            k, v = memory.add(k, v)
-        mixed = attend(q, k, v, offset=seen + first)
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(rows, length - first, width))
-        return out
-
-
 def attend(q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
-    """Causal attention; the first query stands at position `offset` of the keys. All (row, head, position, part).
+    """Causal attention (Vaswani et al. 2017); the first query stands at position `offset` of the keys.
 
-    torch's fused kernel at every length: with torch 2.13 it is never slower than plain matrix products here,
-    unlike older releases on short sequences (measured in notes/LOG.md).
+    q, k, v (row, position, head, part) -> (row, position, head · part). torch's fused kernel is made for long
+    sequences; for short ones its way back takes longer than the products written out (benchmarks/training.py).
     """
-    queries, keys = q.shape[2], k.shape[2]
-    if queries == keys:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    allowed = None  # a single last query sees everything
-    if queries > 1:
-        allowed = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(offset)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    queries, keys = q.shape[1], k.shape[1]
+    if queries == 1:  # a single last query sees everything
+        scores = (q * k).sum(3) * q.shape[3] ** -0.5  # (row, position, head)
+        out: Tensor = (scores.softmax(1)[..., None] * v).sum(1).flatten(1)[:, None]
+        return out
+    if keys <= SHORT and torch.is_grad_enabled():
+        products: Tensor = _Products.apply(q, k, v, offset)  # type: ignore[no-untyped-call]
+        return products
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    mask = None if queries == keys else torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(offset)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return mixed.transpose(1, 2).flatten(2)
+
+
+class _Products(torch.autograd.Function):
+    """Attention as batched products, with a way back that writes each gradient once."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
+        rows, queries, heads, part = q.shape
+        q, k, v = (x.transpose(1, 2).reshape(rows * heads, -1, part) for x in (q, k, v))
+        future = q.new_full((queries, k.shape[1]), -torch.inf).triu(offset + 1)
+        weight = torch.baddbmm(future, q, k.transpose(1, 2), alpha=part**-0.5).softmax(-1)
+        ctx.save_for_backward(q, k, v, weight)
+        ctx.heads = heads
+        return (weight @ v).view(rows, heads, queries, part).transpose(1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, weight = ctx.saved_tensors
+        rows, queries, part = len(q) // ctx.heads, q.shape[1], q.shape[2]
+        slope = slope.view(rows, queries, ctx.heads, part).transpose(1, 2).reshape(q.shape)
+        by_weight = slope @ v.transpose(1, 2)
+        # The way back through a softmax: w · (g − Σ w·g).
+        by_score = weight * (by_weight - (weight * by_weight).sum(-1, keepdim=True)) * part**-0.5
+        found = by_score @ k, by_score.transpose(1, 2) @ q, weight.transpose(1, 2) @ slope
+        q, k, v = (x.view(rows, ctx.heads, -1, part).transpose(1, 2) for x in found)
+        return q, k, v, None
 
 
 def rotate(x: Tensor, start: int) -> Tensor:
-    """Rotary position embedding of (row, head, position, part), whose first position is `start`."""
+    """Rotary position embedding of (row, position, head, part), whose first position is `start`."""
     half = x.shape[3] // 2
     rate = 10_000 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
-    angle = torch.arange(start, start + x.shape[2], device=x.device, dtype=x.dtype)[:, None] * rate
+    angle = torch.arange(start, start + x.shape[1], device=x.device, dtype=x.dtype)[:, None, None] * rate
     cos, sin = angle.cos(), angle.sin()
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat([a * cos - b * sin, a * sin + b * cos, rest], dim=3)
 
 
 class Block(nn.Module):
-    """Pre-LN block: x + attention(LN x), then x + MLP(LN x)."""
+    """Pre-LN block: x + attention(LN x), then x + MLP(LN x), on the nodes of a batch."""
 
     def __init__(self, width: int, heads: int, rotary: bool) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, rotary)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.heads, self.rotary = heads, rotary
+        self.norm1, self.norm2 = LayerNorm(width), LayerNorm(width)
+        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
+        self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
-    def forward(self, x: Tensor, first: int = 0, memory: Memory | None = None) -> Tensor:
-        """x (row, position, width) -> (row, position − first, width)"""
-        x = x[:, first:] + self.attention(self.norm1(x), first, memory)
-        out: Tensor = x + self.down(F.relu(self.up(self.norm2(x))))
+    def forward(self, x: Tensor, at: Places, to: Places, first: int = 0, memory: Memory | None = None) -> Tensor:
+        """x (node of `at`, width) -> (node of `to`, width), or with `first` (row · (position − first), width)."""
+        normed, width = self.norm1(x), x.shape[1]
+        if first:  # everything but keys and values from that column on alone
+            x = at.spread(x, first).flatten(0, 1)
+            q = self.qkv.part(at.spread(normed, first), 0, width)
+            k, v = at.spread(self.qkv.part(normed, width, 3 * width)).chunk(2, -1)
+            x = x + self.out(self.mix(q, k, v, first, memory).flatten(0, 1))
+        else:
+            q, k, v = at.spread(self.qkv(normed)).chunk(3, -1)
+            x = at.move(x, to) + self.out(to.gather(self.mix(q, k, v, 0, memory)))
+        out: Tensor = x + self.down(F.relu(self.up(self.norm2(x)), inplace=True))
         return out
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, first: int, memory: Memory | None) -> Tensor:
+        """Attention, optionally with rotary positions (Su et al. 2021). The first query stands in column `first`.
+
+        q, k, v (row, position, width) -> (row, position, width), as many as queries
+        """
+        seen = 0 if memory is None else len(memory)
+        q, k, v = (x.view(*x.shape[:2], self.heads, -1) for x in (q, k, v))
+        if self.rotary:
+            q, k = rotate(q, seen + first), rotate(k, seen)
+        if memory is not None:
+            k, v = memory.add(k, v)
+        return attend(q, k, v, offset=seen + first)
 
 
 class _Decoder(Model):
     """Embedding, positions and head, which both decoders share."""
 
+    stacks = True
+
     def __init__(self, width: int, position: Position, vocabulary: int, context: int, silent: int) -> None:
         super().__init__()
-        self.embed = nn.Embedding(vocabulary, width)
-        self.place = nn.Embedding(context, width) if position == "learned" else None
-        self.norm = nn.LayerNorm(width)
+        self.embed = Embedding(vocabulary, width)
+        self.place = Embedding(context, width) if position == "learned" else None
+        self.norm = LayerNorm(width)
         self.head = Head(width, vocabulary, silent)
         nn.init.normal_(self.embed.weight, std=0.5)
         if self.place is not None:
             nn.init.normal_(self.place.weight, std=0.5)
 
-    def read(self, tokens: Tensor, start: int) -> Tensor:
-        """(row, position) -> embeddings (row, position, width)"""
-        x: Tensor = self.embed(tokens)
+    def read(self, tokens: Tensor, start: int) -> tuple[Tensor, Places, Places]:
+        """tokens (row, position) -> embeddings (node, width), where they stand, and where the states will.
+
+        Where there are fewer tokens than rows, the embeddings are those of all (token, position) pairs.
+        """
+        rows, length = tokens.shape
+        models = self.embed.weight.dim() - 1  # more than 1: a stack, in which models have equal shares of all nodes
+        whole = Places(rows, length)
+        entry = self.embed.entries(tokens)
+        if start == 0 and len(self.embed.table()) < rows:
+            table, node = self.embed.table(), entry
+            if self.place is not None:
+                table = self._add_places(table[:, None], self.place.weight[..., :length, :]).flatten(0, 1)
+                node = node * length + torch.arange(length, device=node.device)
+            to = shared_beginnings(tokens) if models == 1 and torch.is_grad_enabled() else whole
+            return table, Places(rows, length, node.flatten()), to
+        x = F.embedding(entry, self.embed.table())
         if self.place is not None:
-            x = x + self.place.weight[start : start + tokens.shape[1]]
-        return x
+            x = self._add_places(x, self.place.weight[..., start : start + length, :])
+        return x.flatten(0, 1), whole, whole
+
+    def _add_places(self, x: Tensor, place: Tensor) -> Tensor:
+        """x (row, position or 1, width), place (position, width), of a stack with the models in front"""
+        if place.dim() == 2:
+            return x + place
+        models = len(place)
+        return (x.view(models, -1, *x.shape[1:]) + place[:, None]).flatten(0, 1)
 
     def keep(self, cache: list[Memory], rows: Tensor) -> list[Memory]:
         return [memory.keep(rows) for memory in cache]
@@ -139,11 +198,12 @@ class Transformer(_Decoder):
         self.blocks = nn.ModuleList(Block(config.width, config.heads, rotary) for _ in range(config.layers))
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
-        x = self.read(tokens, len(cache[0]) if cache else 0)
+        x, at, to = self.read(tokens, len(cache[0]) if cache else 0)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            x = block(x, first if i == last else 0, cache[i] if cache else None)
-        hidden: Tensor = self.norm(x)
+            x = block(x, at, to, first if i == last else 0, cache[i] if cache else None)
+            at = to
+        hidden: Tensor = self.norm(x.view(len(tokens), -1, x.shape[-1]) if first else to.spread(x))
         return hidden
 
     def cache(self) -> list[Memory]:
@@ -178,21 +238,33 @@ class Looped(_Decoder):
         self.block = Block(config.width, config.heads, config.position == "rotary")
 
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
-        start = len(cache[0]) if cache else 0
-        injected = self.read(tokens, start)
+        injected, at, to = self.read(tokens, len(cache[0]) if cache else 0)
         wanted = steps if self.loops == 0 else None  # loops of each row, or the same for all
         count = self.loops if wanted is None else int(steps.max())
         uniform = wanted is None or bool((steps == count).all())
-        x = torch.zeros_like(injected)
-        kept = None
+        if not uniform and to.node is not None:  # rows that begin alike may end after different loops
+            to = Places(*tokens.shape)
+        x, kept = injected, None
         for loop in range(1, count + 1):
             if cache is not None and loop > len(cache):
                 cache.append(Memory())
             memory = cache[loop - 1] if cache is not None else None
-            x = self.block(x + injected, first if uniform and loop == count else 0, memory)
+            last = uniform and loop == count
+            x = self.block(x, at, to, first if last else 0, memory)
+            if loop == 1:  # from here on all states stand at the same nodes
+                injected, at = at.move(injected, to), to
             if not uniform:  # each row keeps the state of its own last loop
-                kept = x if kept is None else torch.where((steps < loop)[:, None, None], kept, x)
-        hidden: Tensor = self.norm(x if kept is None else kept[:, first:])
+                states = to.spread(x)
+                kept = states if kept is None else torch.where((steps < loop)[:, None, None], kept, states)
+            if loop < count:
+                x = x + injected
+        if kept is not None:
+            kept = kept[:, first:]
+        elif first:
+            kept = x.view(len(tokens), -1, x.shape[-1])
+        else:
+            kept = to.spread(x)
+        hidden: Tensor = self.norm(kept)
         return hidden
 
     def cache(self) -> list[Memory]:

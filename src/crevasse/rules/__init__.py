@@ -1,7 +1,7 @@
 """How weights move."""
 
 from crevasse.rules.base import BaseRule, Rule, State, Update
-from crevasse.rules.oracle import Cost, Oracle, Weights
+from crevasse.rules.oracle import Ask, Asking, Cost, Oracle, Seen, Weights, answered
 from crevasse.spec import Entry, Table
 
 RULES: Table[Rule] = Table(
@@ -14,4 +14,17 @@ RULES: Table[Rule] = Table(
     },
 )
 
-__all__ = ["RULES", "BaseRule", "Cost", "Oracle", "Rule", "State", "Update", "Weights"]
+__all__ = [
+    "RULES",
+    "Ask",
+    "Asking",
+    "BaseRule",
+    "Cost",
+    "Oracle",
+    "Rule",
+    "Seen",
+    "State",
+    "Update",
+    "Weights",
+    "answered",
+]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from crevasse.rules.oracle import Oracle
+from crevasse.rules.oracle import Asking, Oracle
 from crevasse.spec import Named, require
 
 #: What a rule remembers from step to step, by name; saved and restored with the trial.
@@ -30,9 +30,10 @@ class Rule(Named, ABC):
         """The state before the first step. weights (parameter,)"""
 
     @abstractmethod
-    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Update:
-        """One step. weights (parameter,) are not changed in place; `scale` is the schedule's factor of the rate.
+    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
+        """One step, which stops at each question to the oracle (``yield from``).
 
+        weights (parameter,) are not changed in place; `scale` is the schedule's factor of the rate.
         The returned state may reuse the tensors of the given one.
         """
 
@@ -48,8 +49,8 @@ class BaseRule(Rule):
     def apply(self, gradient: Tensor, weights: Tensor, state: State, scale: float) -> tuple[Tensor, State]:
         """gradient, weights (parameter,) -> new weights (parameter,), new state"""
 
-    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Update:
-        loss, gradient = oracle.gradient()
+    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
+        loss, gradient = yield from oracle.gradient()
         moved, state = self.apply(gradient, weights, state, scale)
         return Update(moved, state, loss)
 

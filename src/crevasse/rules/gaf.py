@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crevasse.rules.adamw import AdamW
 from crevasse.rules.base import BaseRule, Rule, State, Update
-from crevasse.rules.oracle import Oracle
+from crevasse.rules.oracle import Asking, Oracle
 from crevasse.spec import require
 
 
@@ -68,8 +68,8 @@ class Gaf(_Filter):
         super().__post_init__()
         require(0 <= self.threshold <= 2, f"threshold of gaf is a cosine distance, 0 to 2, not {self.threshold}")
 
-    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Update:
-        losses, gradients = oracle.microbatch_gradients(self.k)
+    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
+        losses, gradients = yield from oracle.microbatch_gradients(self.k)
         agree = agreeing(gradients, self.threshold)
         if int(agree.sum()) < 2:
             return Update(weights, state, losses.mean(), agreed=0.0)
@@ -97,8 +97,8 @@ class GafSign(_Filter):
             f"epsilon of gaf-sign must be positive, not {self.epsilon}",
         )
 
-    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Update:
-        losses, gradients = oracle.microbatch_gradients(self.k)
+    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
+        losses, gradients = yield from oracle.microbatch_gradients(self.k)
         sign = gradients.sign()
         keep = (sign == sign[0]).all(0) & (sign[0] != 0)
         if self.epsilon is not None:

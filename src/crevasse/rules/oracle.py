@@ -2,43 +2,53 @@
 
 A rule works on one flat vector of all weights. It asks the oracle for losses and gradients of the step's own
 training batch, whole or in microbatches, at the present weights or at others. There is no way from here to
-validation or test problems: the objective that the oracle holds was built from training rows alone.
+validation or test problems: an oracle holds no data and no model at all, only the right to ask.
 
-How a gradient comes about is not the rule's business: a batch too large for the memory goes through in parts, and
-several processes take a share each.
+A question is *yielded*: the rule stops there until somebody has computed the answer. So a rule need not know whether
+its trial runs by itself, in a stack of trials whose questions are answered together, in parts because the batch is too
+large for the memory, or in several processes that take a share each.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+T = TypeVar("T")
 
-class Weights:
-    """All trained parameters of a module as one vector; the module's own tensors become views of it."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])  # (parameter,)
-        self._gradient = torch.zeros_like(self.flat)
-        sizes = [p.numel() for p in self.parameters]
-        parts, slopes = torch.split(self.flat, sizes), torch.split(self._gradient, sizes)
-        for p, part, slope in zip(self.parameters, parts, slopes, strict=True):
-            p.data = part.view_as(p)
-            p.grad = slope.view_as(p)  # autograd adds to a gradient that is there, in place
+@dataclass(frozen=True)
+class Ask:
+    """A rule's question about the batch of its step."""
 
-    def gradient(self, losses: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-        """The sum of some losses and its gradient. (), (parameter,)
+    parts: int = 1  # equal parts of the batch, each by itself
+    slopes: bool = True  # with gradients
+    at: Tensor | None = None  # (parameter,) weights to ask at; none: the present ones
 
-        Each loss is used before the next is asked for, so that one graph is in memory at a time.
-        """
-        self._gradient.zero_()
-        total = self.flat.new_zeros(())
-        for loss in losses:
-            torch.autograd.backward(loss, inputs=self.parameters)
-            total += loss.detach()
-        return total, self._gradient.clone()
+
+@dataclass(frozen=True)
+class Seen:
+    """The answer: of each part the mean loss, and its gradient where it was asked for."""
+
+    losses: Tensor  # (part,)
+    gradients: Tensor | None  # (part, parameter)
+
+
+#: A computation that stops at each question and goes on with the answer.
+Asking = Generator[Ask, Seen, T]
+
+
+def answered(asking: Asking[T], answer: Callable[[Ask], Seen]) -> T:
+    """Run a computation to its end, answering each question when it comes."""
+    try:
+        ask = next(asking)
+        while True:
+            ask = asking.send(answer(ask))
+    except StopIteration as end:
+        value: T = end.value
+        return value
 
 
 @dataclass
@@ -53,81 +63,85 @@ class Cost:
         return (self.forward_rows + self.backward_rows) / batch
 
 
-#: rows (row,) of the training set -> scalars with a graph that add up to their mean loss. Each is used before the
-#: next is asked for.
-Objective = Callable[[Tensor], Iterable[Tensor]]
-
-
-def alone(x: Tensor) -> Tensor:
-    """The sum over all processes where there is one."""
-    return x
-
-
+@dataclass(frozen=True)
 class Oracle:
     """One training step's view. A new one is made for each step; the cost is shared.
 
-    together: sums a tensor over all processes that hold a share of the rows.
+    Every method is asked with ``yield from``: ``loss, gradient = yield from oracle.gradient()``.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        weights: Weights,
-        rows: Tensor,
-        cost: Cost,
-        together: Callable[[Tensor], Tensor] = alone,
-    ) -> None:
-        self._objective, self._weights, self._rows, self._cost = objective, weights, rows, cost
-        self._together = together
+    batch: int  # rows of this step's batch
+    cost: Cost
 
-    @property
-    def batch(self) -> int:
-        """Rows of this step's batch."""
-        return len(self._rows)
-
-    def gradient(self, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def gradient(self, at: Tensor | None = None) -> Asking[tuple[Tensor, Tensor]]:
         """Mean loss of the batch and its gradient, at the given weights or the present ones. (), (parameter,)"""
-        return self._at(at, lambda: self._look(self._rows))
+        losses, gradients = yield from self.microbatch_gradients(1, at)
+        return losses[0], gradients[0]
 
-    def microbatch_gradients(self, k: int, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def microbatch_gradients(self, k: int, at: Tensor | None = None) -> Asking[tuple[Tensor, Tensor]]:
         """The same for k equal parts of the batch. (microbatch,), (microbatch, parameter)
 
         What does not divide by k is left out. Raises ValueError if the batch has fewer than k rows.
         """
-        size = self.batch // k
-        if size == 0:
+        rows = self.batch // k * k
+        if rows == 0:
             raise ValueError(f"a batch of {self.batch} cannot be split into {k} microbatches")
-        parts = torch.split(self._rows[: size * k], size)
+        self.cost.forward_rows += rows
+        self.cost.backward_rows += rows
+        seen = yield Ask(k, at=at)
+        assert seen.gradients is not None
+        return seen.losses, seen.gradients
 
-        def look() -> tuple[Tensor, Tensor]:
-            seen = [self._look(rows) for rows in parts]
-            return torch.stack([loss for loss, _ in seen]), torch.stack([g for _, g in seen])
-
-        return self._at(at, look)
-
-    def loss(self, at: Tensor | None = None) -> Tensor:
+    def loss(self, at: Tensor | None = None) -> Asking[Tensor]:
         """Mean loss of the batch without its gradient. ()"""
+        self.cost.forward_rows += self.batch
+        seen = yield Ask(slopes=False, at=at)
+        return seen.losses[0]
 
-        def look() -> tuple[Tensor, Tensor]:
-            self._cost.forward_rows += self.batch
-            with torch.no_grad():
-                total = sum(self._objective(self._rows), self._weights.flat.new_zeros(()))
-            return self._together(total), self._weights.flat
 
-        return self._at(at, look)[0]
+class Weights:
+    """All trained parameters of a module as one vector; the module's own tensors become views of it.
 
-    def _look(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        loss, gradient = self._weights.gradient(self._objective(rows))
-        self._cost.forward_rows += len(rows)
-        self._cost.backward_rows += len(rows)
-        return self._together(loss), self._together(gradient)
+    models: make the module a stack of so many; its parameters and the vector get an axis of models in front.
+    """
 
-    def _at(self, at: Tensor | None, look: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        if at is None:
-            return look()
-        before = self._weights.flat.clone()
-        self._weights.flat.copy_(at)
-        try:
-            return look()
-        finally:
-            self._weights.flat.copy_(before)
+    flat: Tensor  # (parameter,), or (model, parameter)
+
+    def __init__(self, module: nn.Module, models: int | None = None) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
+        if models is not None:
+            flat = flat.expand(models, -1).clone()
+            for p in self.parameters:
+                p.grad, p.data = None, p.data.expand(models, *p.shape)
+        self.move(flat, torch.zeros_like(flat))
+
+    def move(self, flat: Tensor, slope: Tensor) -> None:
+        """From now on the weights lie in `flat`, which holds them already, and their gradient is added up in `slope`.
+
+        Both in the shape of the vector before.
+        """
+        self.flat, self._slope = flat, slope
+        sizes = [p.numel() for p in self.parameters]
+        if flat.dim() == 2:
+            sizes = [size // len(flat) for size in sizes]
+        for p, part, into in zip(self.parameters, torch.split(flat, sizes, -1), torch.split(slope, sizes, -1), strict=True):
+            p.data = part.view(p.shape)
+            p.grad = into.view(p.shape)  # autograd adds to a gradient that is there, in place
+
+    def zero(self) -> None:
+        """Forget the gradient."""
+        self._slope.zero_()
+
+    def descend(self, loss: Tensor) -> None:
+        """Add the gradient of a loss."""
+        torch.autograd.backward(loss, inputs=self.parameters)
+
+    def gradient(self) -> Tensor:
+        """What was added up since `zero`, as a tensor of its own."""
+        return self._slope.clone()
+
+    def gradient_of(self, loss: Tensor) -> Tensor:
+        """The gradient of one loss, in the shape of the vector, without adding it up."""
+        slopes = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return torch.cat([s.reshape(*self.flat.shape[:-1], -1) for s in slopes], -1)
