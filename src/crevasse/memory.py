@@ -81,6 +81,14 @@ def keep_pages() -> None:
     mallopt(trim_threshold, 2 * 2**30 - 1)
 
 
+def exhausted(error: BaseException) -> bool:
+    """Does an error say that there was no memory left? torch has no type of its own for that on a CPU."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
+    )
+
+
 def peak() -> int:
     """The most bytes that this process has held so far."""
     import resource

@@ -122,7 +122,7 @@ class Stack:
         flat = torch.stack([w.flat for w in weights])
         self._weights = list(weights)
         self._sides = {}
-        self._home = self._side(len(weights))
+        self._home = _Side(self._model, len(weights))
         self._home.flat.copy_(flat)
         spare = torch.zeros_like(flat)
         for own, row, slope in zip(weights, self._home.flat, spare, strict=True):
@@ -156,6 +156,7 @@ class Stack:
         return [Found(a, None, b) for a, b in zip(torch.split(loss, k), torch.split(right, k), strict=True)]
 
     def _side(self, count: int) -> "_Side":
+        """Room for other weights than all the trials' own."""
         if count not in self._sides:
             self._sides[count] = _Side(self._model, count)
         return self._sides[count]

@@ -20,8 +20,6 @@ class Model(nn.Module, ABC):
     """
 
     head: nn.Module
-    #: All its parameters lie in the layers of `crevasse.models.layers`, so that it can be stacked.
-    stacks: ClassVar[bool] = False
     #: What a user should know about the model before believing its results.
     notes: tuple[str, ...] = ()
 
@@ -61,6 +59,9 @@ class Needs:
 
 class ModelConfig(Named, ABC):
     """A frozen dataclass that builds its model."""
+
+    #: All parameters of its model lie in the layers of `crevasse.models.layers`, so that many can train as one stack.
+    stacks: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, vocabulary: int, context: int, silent: int = 0) -> Model:

@@ -15,8 +15,6 @@ from crevasse.spec import require
 class Recurrent(Model):
     """A stack of gated layers between embedding and head."""
 
-    stacks = True
-
     def __init__(self, kind: type[GatedUnit], width: int, layers: int, vocabulary: int, silent: int) -> None:
         super().__init__()
         self.embed = Embedding(vocabulary, width)
@@ -55,6 +53,7 @@ class GruConfig(ModelConfig):
     """Gated recurrent unit (Cho et al. 2014)."""
 
     name: ClassVar[str] = "gru"
+    stacks: ClassVar[bool] = True
 
     width: int = 64
     layers: int = 1
@@ -79,8 +78,6 @@ class LstmConfig(GruConfig):
 
 class Bilinear(Model):
     """See `BilinearConfig`."""
-
-    stacks = True
 
     def __init__(self, config: "BilinearConfig", vocabulary: int, silent: int) -> None:
         super().__init__()
@@ -120,6 +117,7 @@ class BilinearConfig(ModelConfig):
     """State and symbol each projected, multiplied entrywise, projected back, normalised: the crevasse cell."""
 
     name: ClassVar[str] = "bilinear"
+    stacks: ClassVar[bool] = True
 
     width: int = 64
     products: int = 256  # entrywise products between state and symbol

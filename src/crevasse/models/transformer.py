@@ -145,8 +145,6 @@ class Block(nn.Module):
 class _Decoder(Model):
     """Embedding, positions and head, which both decoders share."""
 
-    stacks = True
-
     def __init__(self, width: int, position: Position, vocabulary: int, context: int, silent: int) -> None:
         super().__init__()
         self.embed = Embedding(vocabulary, width)
@@ -215,6 +213,7 @@ class TransformerConfig(ModelConfig):
     """Pre-LN decoder with ReLU MLPs of four times the width."""
 
     name: ClassVar[str] = "transformer"
+    stacks: ClassVar[bool] = True
 
     layers: int = 2
     width: int = 64
@@ -276,6 +275,7 @@ class LoopedConfig(ModelConfig):
     """One pre-LN block applied again and again, the input added before each loop (Dehghani et al. 2019)."""
 
     name: ClassVar[str] = "looped"
+    stacks: ClassVar[bool] = True
 
     width: int = 64
     heads: int = 4

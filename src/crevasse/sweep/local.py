@@ -57,7 +57,7 @@ class _Pool:
         tries: int,
     ) -> None:
         self.configs, self.root, self.take, self.tries = configs, root, take, tries
-        self.count = plan.workers
+        self.plan = plan
         # A fork server imports torch once; its children start in milliseconds and share its memory.
         self.context: ForkServerContext = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["crevasse.sweep.local"])
@@ -68,7 +68,7 @@ class _Pool:
     def run(self) -> None:
         try:
             while self.waiting or self.running:
-                while self.waiting and len(self.running) < self.count:
+                while self.waiting and self.plan.fits(self.waiting[0], [w.job for w in self.running]):
                     self._start(self.waiting.popleft())
                 heard = wait([worker.events for worker in self.running])
                 for worker in [w for w in self.running if w.events in heard]:
