@@ -100,15 +100,19 @@ def test_who_stands_beside_it_changes_no_bit(small, model):
     assert torch.equal(one[3][1], few[3][1])
 
 
-@pytest.mark.parametrize("stacked", [False, True])
-def test_microbatches_and_other_weights(small, stacked):
-    learner = Learner(small(form="trace"))
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("how", ["part by part", "together", "stacked"])
+def test_microbatches_and_other_weights(small, form, model, how):
+    learner = Learner(small(form=form, model=model))
     other = learner.weights.flat + 0.1
-    stack = Stack([learner.model], [learner.weights]) if stacked else None
-    alone = learner.alone()
+    if how == "stacked":
+        stack = Stack([learner.model], [learner.weights])
+    else:
+        alone = Alone(learner.model, learner.weights, 0, World(), stacks=how == "together")
 
     def look(question):
-        return stack.look([question])[0] if stack else alone.look(question)
+        return stack.look([question])[0] if how == "stacked" else alone.look(question)
 
     before = learner.weights.flat.clone()
     part = batch(0)

@@ -42,8 +42,11 @@ class Found:
 class Alone:
     """Answers one trial: part by part, in groups of similar length, of several processes each its share."""
 
-    def __init__(self, model: Model, weights: Weights, chunk: int, world: World) -> None:
+    def __init__(self, model: Model, weights: Weights, chunk: int, world: World, stacks: bool = False) -> None:
         self.model, self.weights, self.chunk, self.world = model, weights, chunk, world
+        #: May several parts go through the model at once?
+        self._together = stacks and not chunk and world.size == 1
+        self._sides: dict[int, _Side] = {}
 
     def look(self, look: Look) -> Found:
         """The answer to one question."""
@@ -57,6 +60,8 @@ class Alone:
             self.weights.flat.copy_(before)
 
     def _look(self, look: Look) -> Found:
+        if len(look.parts) > 1 and look.slopes and self._together:
+            return self._look_together(look)
         rows, tokens, padded = look.rows, 0, 0
         found, slopes, accuracy = [], [], []
         for part in look.parts:
@@ -80,6 +85,14 @@ class Alone:
             tokens,
             padded,
         )
+
+    def _look_together(self, look: Look) -> Found:
+        """All parts in one pass, their gradients kept apart."""
+        count = len(look.parts)
+        if count not in self._sides:
+            self._sides[count] = _Side.of_one(self.model, self.weights, count)
+        loss, slopes = self._sides[count].slope([(look.rows, part) for part in look.parts])
+        return Found(loss, slopes, None, *_counts(look))
 
     def _slope(self, rows: Rows, groups: Sequence[Tensor], targets: int) -> tuple[Tensor, Tensor]:
         """(), (parameter,): one graph is in memory at a time"""
@@ -169,11 +182,18 @@ def _counts(look: Look) -> tuple[int, int]:
 
 
 class _Side:
-    """So many models side by side."""
+    """So many models side by side, each with weights of its own, or one model seen so many times."""
 
     def __init__(self, model: Model, count: int) -> None:
         self.module = copy.deepcopy(model)
         self.weights = Weights(self.module, count)
+
+    @classmethod
+    def of_one(cls, model: Model, weights: Weights, count: int) -> "_Side":
+        """The model with its own weights, as they are at any time; `count` parts of a batch share them."""
+        side = cls(model, 1)
+        side.weights.see(weights.flat, count)
+        return side
 
     @property
     def flat(self) -> Tensor:

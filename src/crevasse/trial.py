@@ -103,7 +103,7 @@ def run_trial(
         if trial.stacked:  # it began in a stack: it goes on in one, though alone in it
             stack = Stack([trial.model], [trial.weights])
             return run_to_end(trial.run(), lambda look: stack.look([look])[0])
-        return run_to_end(trial.run(), Alone(trial.model, trial.weights, config.chunk, trial.world).look)
+        return run_to_end(trial.run(), trial.alone().look)
 
 
 @contextlib.contextmanager
@@ -120,6 +120,7 @@ def opened(
 
     stacked: it will run in a stack; one that goes on stays what it began as.
     """
+    memory.keep_pages()
     folder = store.make_folder(root) / "trials" / config.id
     world = processes.world()
     with contextlib.ExitStack() as stack:
@@ -210,6 +211,10 @@ class Trial:
             self._restore(resumed)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
+    def alone(self) -> Alone:
+        """Who answers it where it has the process to itself."""
+        return Alone(self.model, self.weights, self.config.chunk, self.world, self.config.model.stacks)
+
     def run(self) -> Running:
         """Train and judge, from wherever the trial is. -> the record"""
         config, ledger = self.config, self.ledger
@@ -287,7 +292,6 @@ class Trial:
         found, free = memory.estimate(needs, self.config.rule), memory.available()
         memory.require_memory(found, free)
         documents = f"{len(rows.tokens)} documents of {int(rows.lengths.sum())} tokens"
-        memory.keep_pages()
         self._say(f"{found}, {memory.gib(free)} GiB are free; {documents}")
         return found
 

@@ -2,12 +2,17 @@
 
 In a stack every parameter has one more axis in front, one entry a model, and the rows of a batch belong to the
 models in equal shares, in their order. A model built of these layers alone need not know: its own code is the same.
+
+The entries may also be one and the same model, seen as many times as there are microbatches (a parameter expanded along
+that axis): then everything is computed once as for one model, but the gradient comes apart by microbatch.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -27,9 +32,30 @@ class Linear(nn.Linear):
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if weight.dim() == 2:
         return F.linear(x, weight, bias)
+    if weight.stride(0) == 0:
+        shared: Tensor = _Shared.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return shared
     each, weight = x.reshape(len(weight), -1, x.shape[-1]), weight.transpose(1, 2)
     out = each @ weight if bias is None else torch.baddbmm(bias[:, None], each, weight)
     return out.view(*x.shape[:-1], out.shape[-1])
+
+
+class _Shared(torch.autograd.Function):
+    """The product with one weight, whose gradient is kept apart for equal shares of the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.biased = bias is not None
+        return F.linear(x, weight[0], None if bias is None else bias[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        each = slope.reshape(len(weight), -1, slope.shape[-1])
+        by_weight = each.mT @ x.reshape(len(weight), -1, x.shape[-1])
+        return slope @ weight[0], by_weight, each.sum(1) if ctx.biased else None
 
 
 class LayerNorm(nn.LayerNorm):

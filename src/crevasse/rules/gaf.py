@@ -71,9 +71,12 @@ class Gaf(_Filter):
     def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
         losses, gradients = yield from oracle.microbatch_gradients(self.k)
         agree = agreeing(gradients, self.threshold)
-        if int(agree.sum()) < 2:
+        count = int(agree.sum())
+        if count < 2:
             return Update(weights, state, losses.mean(), agreed=0.0)
-        moved, state = self.base.apply(gradients[agree].mean(0), weights, state, scale)
+        # A product with weights of 0 and 1/count: to pick the rows out first would copy them all.
+        mean = (agree.to(gradients.dtype) / count) @ gradients
+        moved, state = self.base.apply(mean, weights, state, scale)
         return Update(moved, state, losses.mean(), agreed=float(agree.float().mean()))
 
 

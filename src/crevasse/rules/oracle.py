@@ -129,6 +129,16 @@ class Weights:
             p.data = part.view(p.shape)
             p.grad = into.view(p.shape)  # autograd adds to a gradient that is there, in place
 
+    def see(self, flat: Tensor, models: int) -> None:
+        """Take another vector as the weights of all models of a stack: it is not copied, and its gradient is theirs.
+
+        flat (parameter,)
+        """
+        self.flat = flat.expand(models, -1)
+        sizes = [p.numel() // len(p) for p in self.parameters]
+        for p, part in zip(self.parameters, torch.split(flat, sizes), strict=True):
+            p.grad, p.data = None, part.view(p.shape[1:]).expand(models, *p.shape[1:])
+
     def zero(self) -> None:
         """Forget the gradient."""
         self._slope.zero_()
