@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 
 def seconds(work: Callable[[], object]) -> float:
     """Wall-clock seconds of one call."""
@@ -39,3 +41,10 @@ class Figure:
     def __str__(self) -> str:
         goal = f"goal {self.goal}" if self.goal else ""
         return f"{self.name:<64} {self.value:8.2f}  [{min(self.values):.2f}–{max(self.values):.2f}]  {goal}".rstrip()
+
+
+def product_rate(size: int = 512, times: int = 40) -> float:
+    """Multiplications and additions a second of this machine's own float32 matrix product, now."""
+    a = torch.randn(size, size)
+    a @ a
+    return times * 2 * size**3 / seconds(lambda: [a @ a for _ in range(times)])
