@@ -149,7 +149,10 @@ def test_those_who_stay_keep_their_weights_when_others_leave(small):
     for x, flat in zip(learners, before, strict=True):
         assert torch.equal(x.weights.flat, flat)
     learners[2].weights.flat.add_(1)
-    assert all(torch.equal(p, q + 1) for p, q in zip(learners[2].model.parameters(), split(before[2], learners[2]), strict=True))
+    assert all(
+        torch.equal(p, q + 1)
+        for p, q in zip(learners[2].model.parameters(), split(before[2], learners[2]), strict=True)
+    )
     found = stack.look([Look(x.rows, (batch(0),), slopes=True) for x in learners[1:]])
     close(found[1].losses[0], learners[2].plain(batch(0))[0])
 

@@ -14,6 +14,7 @@ from crevasse.spec import require
 if TYPE_CHECKING:
     from crevasse.config import TrialConfig
     from crevasse.sweep import Event
+    from crevasse.sweep.runner import Listener
 
 #: Where trials go when nobody says where.
 DEFAULT_OUT = Path("crevasse-out")
@@ -77,36 +78,18 @@ def run(
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     """One object for one trial, or for several that differ in their seed (scores with intervals)."""
-    from crevasse.stats import score
+    if len(records) > 1:
+        from crevasse.sweep.summary import over_seeds
 
-    results = [r["result"] for r in records]
-    first = results[0]
-    shared = {
-        "chance": first["chance"],
-        "ceiling": first["ceiling"],
-        "notes": sorted({n for r in results for n in r["notes"]}),
-    }
-    if len(records) == 1:
-        keys = ("train", "splits", "rule_score", "lockstep", "s_max", "learned", "memorising", "steps", "passes",
-                "samples", "seconds")  # fmt: skip
-        return {
-            "trial": records[0]["id"],
-            "status": records[0]["status"],
-            **{k: first[k] for k in keys},
-            **shared,
-        }
-
-    statuses = {r["status"] for r in records}
+        return {"trial": [r["id"] for r in records], **over_seeds(records)}
+    result = records[0]["result"]
+    keys = ("train", "splits", "rule_score", "lockstep", "s_max", "learned", "memorising", "steps", "passes",
+            "samples", "seconds", "chance", "ceiling")  # fmt: skip
     return {
-        "trial": [r["id"] for r in records],
-        "status": "done" if statuses == {"done"} else "diverged",
-        "train": score([r["train"] for r in results]),
-        "splits": {k: score([r["splits"].get(k) for r in results]) for k in first["splits"]},
-        "rule_score": {k: score([r["rule_score"].get(k) for r in results]) for k in first["rule_score"]},
-        **{k: score([r[k] for r in results]) for k in ("lockstep", "s_max", "memorising")},
-        "learned": all(r["learned"] for r in results),
-        **{k: sum(r[k] for r in results) for k in ("steps", "passes", "samples", "seconds")},
-        **shared,
+        "trial": records[0]["id"],
+        "status": records[0]["status"],
+        **{k: result[k] for k in keys},
+        "notes": sorted(set(result["notes"])),
     }
 
 
@@ -136,9 +119,50 @@ def study(
     return verdict
 
 
+def sweep(
+    path: str | Path,
+    *,
+    budget: str | None = None,
+    out: str | Path | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    workers: int | None = None,
+    on_event: "Listener | None" = None,
+) -> dict[str, Any]:
+    """Run what is missing of the sweep in a TOML file; write sweep.json and evidence.parquet. -> what sweep.json says.
+
+    out: the folder [crevasse-out/NAME-BUDGET]. engine: local or ray, at `address`. resume: the folder must hold trials
+    already. dry_run: only tell what would run and about how long it would take, measured on a few steps. Raises
+    UserError; if trials could not run, after the results of the others are written.
+    """
+    from crevasse.sweep.estimate import estimate
+    from crevasse.sweep.grid import read_sweep
+    from crevasse.sweep.runner import make_engine, require_begun, run_sweep
+
+    require(workers is None or workers >= 1, f"workers must be at least 1, not {workers}")
+    chosen, grid = make_engine(engine, address), read_sweep(Path(path), budget)
+    folder = Path(out) if out is not None else sweep_folder(path, budget)
+    if resume:
+        require_begun(folder)
+    if dry_run:
+        return estimate(grid, folder, workers=workers)
+    return run_sweep(grid, folder, engine=chosen, workers=workers, on_event=on_event)
+
+
+def sweep_folder(path: str | Path, budget: str | None = None) -> Path:
+    """Where a sweep goes when nobody says where: ``crevasse-out/NAME`` or ``crevasse-out/NAME-BUDGET``."""
+    return DEFAULT_OUT / _as_folder("-".join(filter(None, [Path(path).stem, budget])))
+
+
 def study_folder(name: str, budget: str) -> Path:
     """Where a study goes when nobody says where: ``crevasse-out/NAME-BUDGET``, options of the name included."""
-    return DEFAULT_OUT / f"{re.sub(r'[^A-Za-z0-9.=-]+', '-', name).strip('-')}-{budget}"
+    return DEFAULT_OUT / f"{_as_folder(name)}-{budget}"
+
+
+def _as_folder(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=-]+", "-", name).strip("-")
 
 
 def solve(task: str, inputs: list[str]) -> dict[str, Any]:
@@ -188,4 +212,4 @@ def _written(task: Any, value: int) -> Any:
     return value if text == str(value) else text
 
 
-__all__ = ["DEFAULT_OUT", "UserError", "make_config", "run", "solve", "study", "summarise"]
+__all__ = ["DEFAULT_OUT", "UserError", "make_config", "run", "solve", "study", "summarise", "sweep"]

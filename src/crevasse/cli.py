@@ -119,14 +119,9 @@ def run(
 ) -> None:  # fmt: skip
     """Train one learner on a task (iterated-product T=1-6, or pairs:my.csv) and judge it."""
     from crevasse import api
+    from crevasse.sweep.grid import parse_labels
 
-    labels, equals, noise = labels.partition("=")
-    share = 0.0
-    if equals:
-        try:
-            share = float(noise)
-        except ValueError:
-            raise UserError(f"noise is a share, 0 to 1, not {noise!r} (write --labels noisy=0.25)") from None
+    labels, share = parse_labels(labels)
     folder = out or api.DEFAULT_OUT
     with _live(quiet) as live:
         result = api.run(
@@ -143,29 +138,124 @@ def run(
 
 
 @cli.command()
+@click.argument("config", type=click.Path(path_type=Path), metavar="CONFIG.toml")
+@click.option("--budget", default=None, metavar="NAME", help="A budget that the file names.")
+@click.option("--engine", default="local", metavar="local|ray", show_default=True)
+@click.option("--address", default=None, help="Of the Ray cluster.")
+@click.option("--resume", is_flag=True, help="Go on with a sweep: the folder must hold trials already.")
+@click.option("--dry-run", is_flag=True, help="Tell what would run and about how long it takes.")
+@click.option("--workers", type=click.IntRange(min=1), default=None, help="Processes [as many as there are cores].")
+@_out("crevasse-out/NAME or crevasse-out/NAME-BUDGET")
+@_json
+@_quiet
+def sweep(
+    config: Path, budget: str | None, engine: str, address: str | None, resume: bool, dry_run: bool,
+    workers: int | None, out: Path | None, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Run every combination of what a file lists: sweep.json and evidence.parquet."""
+    from crevasse import api
+
+    with _live(quiet or dry_run) as live:
+        result = api.sweep(
+            config, budget=budget, out=out, engine=engine, address=address, resume=resume, dry_run=dry_run,
+            workers=workers, on_event=live.sweep_event,
+        )  # fmt: skip
+    if as_json:
+        _print_json(result)
+        return
+    from crevasse.terminal import print_plan, print_sweep
+
+    if dry_run:
+        print_plan(result)
+    else:
+        print_sweep(result, out or api.sweep_folder(config, budget))
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--where", metavar="SQL", default=None, help="Only trials for which it holds: train >= .9 and random < .2"
+)
+@click.option("--sort", metavar="COLUMN", default=None, help="Lowest first; -COLUMN: highest first.")
+@click.option("--limit", type=click.IntRange(min=0), default=None, help="At most so many trials.")
+@click.option("--verify", is_flag=True, help="Check every file of every trial that is listed.")
 @_out("crevasse-out")
 @_json
-def ls(folder: Path | None, out: Path | None, as_json: bool) -> None:
-    """List the trials in a folder."""
-    from crevasse import api, store
+def ls(
+    folder: Path | None, where: str | None, sort: str | None, limit: int | None, verify: bool, out: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """List the trials in a folder, filtered and sorted by what stands in their config and result."""
+    from crevasse import api, catalogue
 
     root = folder or out or api.DEFAULT_OUT
     if not root.is_dir():
         raise UserError(f"{root}: no such folder (trials go to {api.DEFAULT_OUT} unless --out says otherwise)")
-    records, damaged = [], []
-    for path in store.trial_folders(root):
-        try:
-            records.append(store.load_trial(path, verify=False) | {"folder": str(path)})
-        except UserError as e:
-            damaged.append(str(e))
+    table, damaged = catalogue.read_catalogue(root)
+    rows = catalogue.select(table, where, sort, limit).to_pylist()
+    if verify:
+        _verify([root / r["folder"] for r in rows], damaged, as_json)
+        return
     if as_json:
-        keep = ("id", "status", "describe", "folder")
-        _print_json({"trials": [{k: r[k] for k in keep} | _scores(r) for r in records], "damaged": damaged})
+        _print_json({"trials": [_listed(r, root) for r in rows], "damaged": damaged})
         return
     from crevasse.terminal import print_trials
 
-    print_trials(records, damaged)
+    print_trials(rows, damaged, limited=limit is not None)
+
+
+def _listed(row: dict[str, Any], root: Path) -> dict[str, Any]:
+    """A row of the catalogue as `ls --json` prints it."""
+    from crevasse.catalogue import SPLITS
+
+    splits = None if row["steps_taken"] is None else {t: row[t] for t in SPLITS if row[t] is not None}
+    return {
+        **{k: row[k] for k in ("id", "status", "describe")}, "folder": str(root / row["folder"]),
+        "train": row["train"], "splits": splits, "lockstep": row["lockstep"], "s_max": row["s_max"],
+        "steps": row["steps_taken"], "seconds": row["seconds"],
+    }  # fmt: skip
+
+
+def _verify(folders: list[Path], damaged: list[str], as_json: bool) -> None:
+    """Check trials in full, besides those that could not even be listed. Raises UserError if any is damaged."""
+    import dataclasses
+
+    from crevasse import transfer
+    from crevasse.config import REVISION
+
+    found = transfer.verify(folders, REVISION)
+    found.trials += len(damaged)
+    found.damaged = damaged + found.damaged
+    if as_json:
+        _print_json(dataclasses.asdict(found))
+    else:
+        for line in (*found.damaged, *found.older):
+            click.echo(line)
+        click.echo(f"{found.trials} trials: {found.verified} verified, {found.running} unfinished, "
+                   f"{len(found.damaged)} damaged")  # fmt: skip
+    if found.damaged:
+        raise UserError(f"{len(found.damaged)} of {found.trials} trials are damaged")
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE…")
+@_out("crevasse-out")
+@_json
+def merge(sources: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Copy from other folders the trials that a folder lacks; nothing is overwritten by something lesser."""
+    import dataclasses
+
+    from crevasse import api, transfer
+
+    root = out or api.DEFAULT_OUT
+    merged = transfer.merge(sources, root)
+    if as_json:
+        _print_json(dataclasses.asdict(merged))
+        return
+    for line in (*merged.differs, *merged.damaged, *merged.in_use):
+        click.echo(line)
+    click.echo(f"{root}: {len(merged.copied)} trials copied, {len(merged.checkpoints)} further checkpoints, "
+               f"{merged.kept} kept as they were")  # fmt: skip
 
 
 @cli.command()

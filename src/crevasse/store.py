@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,20 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise UserError(f"cannot write {path}: {e.strerror}") from None
 
 
+def copy_atomically(source: Path, target: Path) -> None:
+    """A copy that is whole or not there, on disk. Raises UserError where it cannot be read or written."""
+    temporary = target.with_name(f"{_TEMPORARY}{target.name}")
+    try:
+        with source.open("rb") as read, temporary.open("wb") as written:
+            shutil.copyfileobj(read, written, 1 << 20)
+            written.flush()
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    except OSError as e:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot copy {source} to {target}: {e.strerror}") from None
+
+
 def write_json(path: Path, data: Any) -> None:
     """Readable JSON; NaN and infinity are not JSON and raise ValueError."""
     write_atomically(path, (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
@@ -96,7 +111,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         reason = e.strerror if isinstance(e, OSError) else "it is damaged"
         raise UserError(f"{path} cannot be read ({reason}); remove {path.parent} to run it again") from None
 
@@ -135,12 +150,20 @@ def load_trial(folder: Path, verify: bool = True) -> dict[str, Any]:
     if not isinstance(record, dict) or not {"id", "config", "status"} <= set(record):
         raise UserError(f"{folder / TRIAL} is damaged; remove {folder} to run it again")
     for name, expected in record.get("files", {}).items() if verify else ():
-        path = folder / name
-        if not path.exists():
-            raise UserError(f"{path} is missing; remove {folder} to run it again")
-        if digest(path) != expected:
-            raise UserError(f"{path} is damaged (its checksum is wrong); remove {folder} to run it again")
+        verify_file(folder / name, expected)
     return record
+
+
+def verify_file(path: Path, expected: str) -> None:
+    """Raises UserError unless the file of a trial is there and has the checksum that its trial vouches for."""
+    try:
+        right = digest(path) == expected
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; remove {path.parent} to run it again") from None
+    except OSError as e:
+        raise UserError(f"{path} cannot be read ({e.strerror})") from None
+    if not right:
+        raise UserError(f"{path} is damaged (its checksum is wrong); remove {path.parent} to run it again")
 
 
 def trial_folders(root: Path) -> list[Path]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from crevasse.sweep import Event
     from crevasse.trial import Progress
 
+#: Trials that `ls` lists on a terminal.
+SHOWN = 200
 FINDINGS = {
     "rule": ("found the rule", "blue"),
     "part": ("in part", "yellow"),
@@ -39,8 +41,8 @@ class Live:
         self._quiet = quiet
         self._live: RichLive | None = None
         self._running: dict[Any, tuple[str, Progress]] = {}
-        self._ended: list[str] = []
-        self._total = 0
+        self._ended = self._failed = 0
+        self._total = 0  # of a sweep
         self._began = time.monotonic()
 
     def __enter__(self) -> "Live":
@@ -61,6 +63,12 @@ class Live:
         """One event of a single trial, or of one of several seeds."""
         self._take(event, f"trial {event.number + 1}")
 
+    def sweep_event(self, total: int, label: str, event: "Event") -> None:
+        """One event of a sweep's trial. total: how many there are to run."""
+        self._total = total
+        self._failed += event.error is not None
+        self._take(event, label)
+
     def _take(self, event: "Event", label: str) -> None:
         if event.progress is not None and event.progress.note is not None:
             self._note(f"{label}: {event.progress.note}")
@@ -68,6 +76,7 @@ class Live:
             self._running[event.number] = (label, event.progress)
         else:
             self._running.pop(event.number, None)
+            self._ended += 1
             if event.record is not None:  # an error is told once, at the end
                 self._note(f"{label}: {_result_line(event.record)}")
         if self._live is not None:
@@ -85,11 +94,25 @@ class Live:
             left = p.seconds / max(p.step, 1) * (p.steps - p.step)
             exact = "" if p.held_out_exact is None else f"held-out exact {_two(p.held_out_exact)}"
             table.add_row(
-                escape(label), _bar(p.step / p.steps), f"{p.step}/{p.steps}", f"train loss {p.train_loss:.3f}",
+                escape(label), _bar(p.step / max(p.steps, 1)), f"{p.step}/{p.steps}", f"train loss {p.train_loss:.3f}",
                 f"held-out loss {p.held_out_loss:.3f}", exact, f"{left:.0f} s left",
             )  # fmt: skip
-        elapsed = time.monotonic() - self._began
-        return Group(table, Text(f"{elapsed:.0f} s", style="dim"))
+        return Group(table, Text(self._footer(time.monotonic() - self._began), style="dim"))
+
+    def _footer(self, elapsed: float) -> str:
+        """Time, and of a sweep how far it is."""
+        if not self._total:
+            return f"{elapsed:.0f} s"
+        done = self._ended + sum(p.step / max(p.steps, 1) for _, p in self._running.values())
+        left = f", about {duration(elapsed / done * (self._total - done))} left" if done > 0 else ""
+        return f"{self._ended}/{self._total} trials, {self._failed} failed, {elapsed:.0f} s{left}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _bar(share: float, width: int = 16) -> str:
@@ -177,23 +200,92 @@ def print_result(result: dict[str, Any], folder: Path) -> None:
     console.print(f"{'trial':>26}  {folder / 'trials' / ids[0]}", style="dim", highlight=False, soft_wrap=True)
 
 
-def print_trials(records: list[dict[str, Any]], damaged: list[str]) -> None:
-    """A line a trial."""
+def print_sweep(result: dict[str, Any], folder: Path) -> None:
+    """What `crevasse sweep` found: a line a setting."""
+    from crevasse.sweep.grid import setting_text
+
     console = Console()
+    lines = result["settings"]
+    searched = any("tries" in line for line in lines)
+    times = [_count(len(lines), "setting")]
+    if searched:
+        times.append(f"{len(lines[0]['tries'])} tries")
+    seeds = {line["seeds"] for line in lines}
+    times.append(_count(seeds.pop(), "seed") if len(seeds) == 1 else "several seeds")
+    read = f", {result['read']} of them read" if result["read"] else ""
+    console.print(
+        f"\n[bold]{' × '.join(times)}: {_count(result['trials'], 'trial')}{read}, {result['failed']} failed, "
+        f"{duration(result['seconds'])}[/bold]\n",
+        highlight=False,
+    )
+    shown = _score if console.width >= 140 or not console.is_terminal else _mean
     table = RichTable(box=None, pad_edge=False, header_style="dim")
-    for head in ("id", "status", "train", "random", "interp.", "extrap.", "what"):
-        table.add_column(head, no_wrap=head != "what", overflow="fold")
-    for r in records:
-        result = r.get("result") or {}
-        splits = result.get("splits", {})
+    tests = [t for t in ("random", "interpolation", "extrapolation") if any(t in line["splits"] for line in lines)]
+    best = ["best by validation", "validation"] if searched else []
+    for head in ("setting", *best, "status", "train", *tests, "lockstep", "s_max"):
+        table.add_column(head, no_wrap=head not in ("setting", *best), overflow="fold")
+    for line in lines:
+        found = [setting_text(line["best"] or {}), shown(line["validation"])] if searched else []
         table.add_row(
-            r["id"], r["status"], _two(result.get("train")),
-            *(_two(splits.get(t)) for t in ("random", "interpolation", "extrapolation")), escape(r["describe"]),
+            escape(setting_text(line["setting"]) or result["sweep"]), *map(escape, found), line["status"],
+            shown(line["train"]), *(shown(line["splits"].get(t)) for t in tests),
+            _mean(line["lockstep"]) if line["learned"] else "–", _mean(line["s_max"]),
         )  # fmt: skip
-    console.print(table, highlight=False)
+    (console if console.is_terminal else Console(width=200)).print(table, highlight=False)
+    for note in result["notes"]:
+        console.print(f"note: {escape(note)}", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"\nresults: {folder / 'sweep.json'}, {folder / 'evidence.parquet'}", highlight=False, soft_wrap=True)
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """What `crevasse sweep --dry-run` tells."""
+    times = [_count(plan["settings"], "setting")]
+    if plan["tries"]:
+        times.append(f"{plan['tries']} tries")
+    times.append(_count(plan["seeds"][0], "seed") if len(plan["seeds"]) == 1 else "several seeds")
+    complete = "" if plan["complete"] is None else f", {plan['complete']} complete already"
+    lines = [f"{' × '.join(times)}: {_count(plan['trials'], 'trial')}{complete}"]
+    processes = _count(plan["workers"], "process", "processes")
+    if plan["jobs"]:
+        stacks = f", {plan['stacks']} of them stacks of trials" if plan["stacks"] else ""
+        lines.append(f"{_count(plan['jobs'], 'job')} on {processes}{stacks}")
+    if plan["seconds"] is not None and plan["jobs"]:
+        steps = sorted(plan["step_ms"])
+        span = f"{steps[0]:.1f}" + (f" to {steps[-1]:.1f}" if len(steps) > 1 else "")
+        less = "; stacks take less" if plan["stacks"] else ""
+        lines.append(f"about {duration(plan['seconds'])} on {processes} (measured: {span} ms a step{less})")
+    console = Console()
+    for text in (*lines, *(f"note: {n}" for n in plan["notes"])):
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _count(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def print_trials(trials: list[dict[str, Any]], damaged: list[str], limited: bool = False) -> None:
+    """A line a trial of the catalogue: all of them to a pipe, the first ones on a terminal unless `limited` by hand."""
+    console = Console()
+    heads = ("id", "status", "train", "random", "interp.", "extrap.", "what")
+    shown = trials if limited or not console.is_terminal else trials[:SHOWN]
+    scores = ("train", "random", "interpolation", "extrapolation")
+    lines = [(r["id"], r["status"], *(_two(r[s]) for s in scores), r["describe"]) for r in shown]
+    if console.is_terminal:
+        table = RichTable(box=None, pad_edge=False, header_style="dim")
+        for head in heads:
+            table.add_column(head, no_wrap=head != "what", overflow="fold")
+        for cells in lines:
+            table.add_row(*map(escape, cells))
+        console.print(table, highlight=False)
+    else:  # plain text: ten thousand lines take a blink, and none is folded
+        widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+        print("\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (heads, *lines)))
     for line in damaged:
         console.print(escape(line), style="red", highlight=False, soft_wrap=True)
-    console.print(f"{len(records)} trials" + (f", {len(damaged)} damaged" if damaged else ""), style="dim")
+    if len(shown) < len(trials):
+        more = f"… and {len(trials) - len(shown)} more: --where narrows, --limit shows as many as you say"
+        console.print(more, highlight=False)
+    console.print(f"{len(trials)} trials" + (f", {len(damaged)} damaged" if damaged else ""), style="dim")
 
 
 def print_trial(record: dict[str, Any]) -> None:

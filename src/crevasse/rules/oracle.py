@@ -125,7 +125,9 @@ class Weights:
         sizes = [p.numel() for p in self.parameters]
         if flat.dim() == 2:
             sizes = [size // len(flat) for size in sizes]
-        for p, part, into in zip(self.parameters, torch.split(flat, sizes, -1), torch.split(slope, sizes, -1), strict=True):
+        for p, part, into in zip(
+            self.parameters, torch.split(flat, sizes, -1), torch.split(slope, sizes, -1), strict=True
+        ):
             p.data = part.view(p.shape)
             p.grad = into.view(p.shape)  # autograd adds to a gradient that is there, in place
 

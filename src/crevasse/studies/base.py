@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crevasse import store
+from crevasse.catalogue import read_curves
 from crevasse.config import TrialConfig
 from crevasse.errors import UserError, unknown
 from crevasse.formats import FORMATS
@@ -121,7 +122,8 @@ def run_study(
                 on_event(*owners[event.number], event)
 
         records = run_all([c for _, c in owners], out, on_event=hand_on, workers=workers)
-        rows = [_row(a, r, out / "trials" / c.id) for (a, c), r in zip(owners, records, strict=True)]
+        curves = read_curves([out / "trials" / c.id for _, c in owners])
+        rows = [_row(a, r, c) for (a, _), r, c in zip(owners, records, curves, strict=True)]
         write_evidence(out / EVIDENCE, rows)
         verdict = decide(study, budget, read_evidence(out / EVIDENCE))
         verdict["seconds"] = round(time.perf_counter() - began, 1)
@@ -219,7 +221,7 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def _row(a: Arm, record: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _row(a: Arm, record: dict[str, Any], curves: dict[str, Any]) -> dict[str, Any]:
     """A trial as a row of the evidence: all that verdict and report need, and the config that repeats it."""
     result, config = record["result"], record["config"]
     row: dict[str, Any] = {
@@ -230,7 +232,7 @@ def _row(a: Arm, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         "notes": json.dumps(result["notes"], ensure_ascii=False),
         "outputs": json.dumps(result["outputs"], ensure_ascii=False), "faults": json.dumps(result["faults"]),
         "examples": result["examples"]["train"], "train": result["train"],
-        **_curves(folder),
+        **curves,
     }  # fmt: skip
     for name in ("steps", "moved_steps", "samples", "parameters", "unreadable_calls", "chance", "lockstep", "s_max",
                  "memorising", "uniform_loss", "passes", "seconds", "padding", "memory", "peak_memory"):  # fmt: skip
@@ -242,17 +244,6 @@ def _row(a: Arm, record: dict[str, Any], folder: Path) -> dict[str, Any]:
         for name in ("majority", "lookup", "nearest"):
             row[f"{name}_{test}"] = result["non_learners"].get(test, {}).get(name)
     return row
-
-
-def _curves(folder: Path) -> dict[str, Any]:
-    """Both loss curves, at the steps at which both were read."""
-    columns = store.read_columns(folder / store.LEDGER)
-    read = ~np.isnan(columns["train_loss"].astype(float))
-    return {
-        "curve_step": columns["step"][read].tolist(),
-        "curve_train": columns["train_loss"][read].tolist(),
-        "curve_held_out": columns["held_out_loss"][read].tolist(),
-    }
 
 
 def write_evidence(path: Path, rows: Sequence[dict[str, Any]]) -> None:
