@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from crevasse.errors import UserError
 from crevasse.models import MODELS, losses
+from crevasse.models.sharing import shared_beginnings
 from crevasse.models.transformer import attend, rotate
 
 TEXTS = [
@@ -87,21 +88,58 @@ def test_more_loops_are_another_function_with_the_same_weights():
     assert not torch.allclose(two(tokens(), STEPS), three(tokens(), STEPS))
 
 
-@pytest.mark.parametrize("length", [4, 33, 70])
-def test_attention_is_torchs_multi_head_attention(length):
+@pytest.mark.parametrize("width", [24, 96])
+@pytest.mark.parametrize("length", [2, 4, 8, 33, 70])
+def test_attention_and_its_gradient_are_those_of_torchs_multi_head_attention(length, width):
     torch.manual_seed(0)
-    width, heads = 24, 4
+    heads = 4
     reference = nn.MultiheadAttention(width, heads, batch_first=True)
     x = torch.randn(3, length, width)
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
-    expected, _ = reference(x, x, x, attn_mask=future, need_weights=False)
-    q, k, v = (
-        (x @ w.T + b).view(3, length, heads, -1)
-        for w, b in zip(reference.in_proj_weight.split(width), reference.in_proj_bias.split(width), strict=True)
-    )
     for first in (0, length - 1, length // 2):
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        expected = reference(a, a, a, attn_mask=future, need_weights=False)[0][:, first:]
+        q, k, v = (
+            (b @ w.T + bias).view(3, length, heads, -1)
+            for w, bias in zip(reference.in_proj_weight.split(width), reference.in_proj_bias.split(width), strict=True)
+        )
         got = reference.out_proj(attend(q[:, first:], k, v, offset=first))
-        torch.testing.assert_close(got, expected[:, first:], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        slope = torch.randn(expected.shape, generator=torch.Generator().manual_seed(first))
+        expected.backward(slope)
+        got.backward(slope)
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():  # another way through, without a way back
+            torch.testing.assert_close(attend(q[:, first:], k, v, offset=first), attend_in_doubles(q, k, v, first))
+
+
+def attend_in_doubles(q, k, v, first):
+    """Softmax of scaled scores over the past, written out."""
+    q, k, v = (x.double() for x in (q, k, v))
+    scores = torch.einsum("rqhp,rkhp->rhqk", q, k) / q.shape[3] ** 0.5
+    future = torch.ones(scores.shape[2:], dtype=torch.bool).triu(1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    return torch.einsum("rhqk,rkhp->rqhp", weights, v).flatten(2)[:, first:].float()
+
+
+@pytest.mark.parametrize("model", ["transformer", "transformer:position=rotary,width=96", "looped"])
+def test_rows_that_begin_alike_share_their_states_and_nothing_else(model):
+    """Loss and gradient with shared beginnings are those of the rows one by one."""
+    model = build(model) if "width" not in model else MODELS.parse(model).build(11, 80)
+    x = torch.randint(0, 3, (40, 7), generator=torch.Generator().manual_seed(3))
+    steps = torch.full((40,), 3)
+    assert shared_beginnings(x).place is not None
+    mask = torch.zeros(x.shape, dtype=torch.bool)
+    mask[:, 5:] = True
+    together = losses(model, x, mask, steps, first=4)[0].mean()
+    alone = torch.stack(
+        [losses(model, x[i : i + 1], mask[i : i + 1], steps[:1], 4)[0].mean() for i in range(40)]
+    ).mean()
+    torch.testing.assert_close(together, alone)
+    a = torch.autograd.grad(together, list(model.parameters()))
+    b = torch.autograd.grad(alone, list(model.parameters()))
+    for one, other in zip(a, b, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_rotary_scores_depend_on_the_distance_alone():

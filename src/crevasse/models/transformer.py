@@ -16,8 +16,9 @@ from crevasse.spec import require
 Position = Literal["learned", "rotary", "none"]
 
 
-#: The longest sequence whose attention is faster as products of small matrices, forward and backward together.
-SHORT = 48
+#: The longest sequence whose attention is faster as products of small matrices, forward and backward together, and
+#: the longest, with heads of at most so many parts, for which even those are too small to be worth a matrix product.
+SHORT, TINY, THIN = 48, 8, 16
 
 
 class Memory:
@@ -59,12 +60,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         out: Tensor = (scores.softmax(1)[..., None] * v).sum(1).flatten(1)[:, None]
         return out
     if keys <= SHORT and torch.is_grad_enabled():
-        products: Tensor = _Products.apply(q, k, v, offset)  # type: ignore[no-untyped-call]
-        return products
+        form = _Entrywise if keys <= TINY and q.shape[3] <= THIN else _Products
+        mixed: Tensor = form.apply(q, k, v, offset)  # type: ignore[no-untyped-call]
+        return mixed
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     mask = None if queries == keys else torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(offset)
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-    return mixed.transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2).flatten(2)
 
 
 class _Products(torch.autograd.Function):
@@ -92,6 +93,43 @@ class _Products(torch.autograd.Function):
         found = by_score @ k, by_score.transpose(1, 2) @ q, weight.transpose(1, 2) @ slope
         q, k, v = (x.view(rows, ctx.heads, -1, part).transpose(1, 2) for x in found)
         return q, k, v, None
+
+
+class _Entrywise(torch.autograd.Function):
+    """Attention query by query, entry by entry, with rows as the last axis: long vectors instead of tiny matrices."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
+        ctx.offset, scale = offset, q.shape[3] ** -0.5
+        q, k, v = (x.permute(1, 2, 3, 0).contiguous() for x in (q, k, v))  # (position, head, part, row)
+        mixed, weights = torch.empty_like(q), []
+        for i, query in enumerate(q):
+            seen = offset + i + 1
+            weight = ((query * k[:seen]).sum(2) * scale).softmax(0)  # (position, head, row)
+            torch.mul(weight[0, :, None], v[0], out=mixed[i])
+            for w, value in zip(weight[1:], v[1:seen], strict=True):
+                mixed[i].addcmul_(w[:, None], value)
+            weights.append(weight)
+        ctx.save_for_backward(q, k, v, *weights)
+        return mixed.permute(3, 0, 1, 2).flatten(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *weights = ctx.saved_tensors
+        rows, queries, _ = slope.shape
+        slope = slope.view(rows, queries, *q.shape[1:3]).permute(1, 2, 3, 0).contiguous()
+        scale = q.shape[2] ** -0.5
+        by_q, by_k, by_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for i, (weight, g) in enumerate(zip(weights, slope, strict=True)):
+            seen = ctx.offset + i + 1
+            by_weight = (g * v[:seen]).sum(2)
+            by_score = (weight * (by_weight - (weight * by_weight).sum(0)) * scale)[:, :, None]
+            by_v[:seen].addcmul_(weight[:, :, None], g)
+            by_k[:seen].addcmul_(by_score, q[i])
+            torch.sum(by_score * k[:seen], 0, out=by_q[i])
+        by_q, by_k, by_v = (x.permute(3, 0, 1, 2) for x in (by_q, by_k, by_v))
+        return by_q, by_k, by_v, None
 
 
 def rotate(x: Tensor, start: int) -> Tensor:
