@@ -417,7 +417,8 @@ def test_a_flipped_byte_in_any_file_is_found(trials, name, where):
 
 
 def spoil(folder, **over):
-    store.write_json(folder / store.TRIAL, json.loads((folder / store.TRIAL).read_text()) | over)
+    """Written anew with a checksum that fits: what is wrong has to be noticed otherwise."""
+    store.write_json(folder / store.TRIAL, store.seal(json.loads((folder / store.TRIAL).read_text()) | over))
 
 
 def test_what_a_trial_says_of_itself_is_checked(trials):
@@ -613,3 +614,15 @@ def test_merge_on_the_command_line(trials, tmp_path):
     assert sorted(merged["copied"]) == sorted(c.id for c in configs[:2])
     assert set(merged) == {"copied", "checkpoints", "kept", "differs", "damaged", "in_use"}
     assert "0 trials copied, 0 further checkpoints, 3 kept" in cli("merge", root, "--out", tmp_path / "there").stdout
+
+
+def test_a_changed_digit_in_a_result_is_noticed(tmp_path, small):
+    config = small(steps=5)
+    run_trial(config, tmp_path)
+    path = tmp_path / "trials" / config.id / store.TRIAL
+    record = json.loads(path.read_text("utf-8"))
+    record["result"]["train"] += 0.25
+    path.write_text(json.dumps(record), "utf-8")
+    with pytest.raises(UserError, match="checksum is wrong"):
+        store.load_trial(path.parent)
+    assert len(transfer.verify([path.parent], REVISION).damaged) == 1

@@ -144,11 +144,26 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """A trial's record with its own checksum: a digit changed on disk does not go unnoticed."""
+    rest = {k: v for k, v in record.items() if k != "checksum"}
+    text = json.dumps(rest, sort_keys=True, ensure_ascii=False)
+    return {**rest, "checksum": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def require_seal(folder: Path, record: dict[str, Any]) -> None:
+    """Raises UserError for a record that is not as it was written (older ones have no checksum)."""
+    if "checksum" in record and seal(record) != record:
+        raise UserError(f"{folder / TRIAL} is damaged (its checksum is wrong); remove {folder} to run it again")
+
+
 def load_trial(folder: Path, verify: bool = True) -> dict[str, Any]:
     """What trial.json says. Raises UserError if it, or a file that it vouches for, is damaged."""
     record = read_json(folder / TRIAL)
     if not isinstance(record, dict) or not {"id", "config", "status"} <= set(record):
         raise UserError(f"{folder / TRIAL} is damaged; remove {folder} to run it again")
+    if verify:
+        require_seal(folder, record)
     for name, expected in record.get("files", {}).items() if verify else ():
         verify_file(folder / name, expected)
     return record

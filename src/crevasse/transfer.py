@@ -21,6 +21,7 @@ def check(folder: Path) -> dict[str, Any]:
     The id is the hash of revision and config, every file has its checksum, and a checkpoint can be read.
     """
     record = store.load_trial(folder, verify=False)
+    store.require_seal(folder, record)
     damage = UserError(f"{folder / store.TRIAL} is damaged; remove {folder} to run it again")
     status, files, config = record["status"], record.get("files"), record["config"]
     complete = status in COMPLETE

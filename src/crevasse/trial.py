@@ -416,16 +416,18 @@ class Trial:
         return record
 
     def _record(self, status: str, result: dict[str, Any] | None, files: dict[str, str]) -> dict[str, Any]:
-        return {
-            "id": self.config.id,
-            "revision": REVISION,
-            "status": status,
-            "describe": self.config.describe(),
-            "config": self.config.to_json(),
-            "environment": environment(self.threads, self.world.size, self.stacked),
-            "result": result,
-            "files": files,
-        }
+        return store.seal(
+            {
+                "id": self.config.id,
+                "revision": REVISION,
+                "status": status,
+                "describe": self.config.describe(),
+                "config": self.config.to_json(),
+                "environment": environment(self.threads, self.world.size, self.stacked),
+                "result": result,
+                "files": files,
+            }
+        )
 
     def _write_checkpoint(self) -> None:
         self._count_seconds()
