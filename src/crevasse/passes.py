@@ -12,10 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from crevasse.config import TrialConfig
 from crevasse.documents import Rows
 from crevasse.models import Model, losses
 from crevasse.processes import World
 from crevasse.rules import Weights
+
+#: Parameters times examples a step up to which a stack is faster than its trials one by one (benchmarks/stacking.py).
+SMALL = 5_000_000
+
+
+def stackable(config: TrialConfig, batch: int, parameters: int) -> bool:
+    """Does such a trial run in a stack, be it with nobody beside it? The last bits of its numbers depend on it."""
+    return config.model.stacks and not config.chunk and batch * parameters <= SMALL
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from crevasse.errors import UserError
 from crevasse.formats.generate import generate
 from crevasse.judgement import judge
 from crevasse.models import count_parameters
-from crevasse.passes import Alone, Found, Look, Stack
+from crevasse.passes import Alone, Found, Look, Stack, stackable
 from crevasse.probes import lockstep
 from crevasse.processes import World
 from crevasse.rules import Cost, Oracle, Seen, Update, Weights
@@ -100,7 +100,7 @@ def run_trial(
     with opened(config, root, progress, threads, checkpoint_seconds, meter) as trial:
         if not isinstance(trial, Trial):
             return trial
-        if trial.stacked:  # it began in a stack: it goes on in one, though alone in it
+        if trial.stacked:  # with nobody beside it, which changes no bit
             stack = Stack([trial.model], [trial.weights])
             return run_to_end(trial.run(), lambda look: stack.look([look])[0])
         return run_to_end(trial.run(), trial.alone().look)
@@ -114,12 +114,8 @@ def opened(
     threads: int = 1,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     meter: bool = True,
-    stacked: bool = False,
 ) -> Iterator["Trial | dict[str, Any]"]:
-    """A trial ready to run, its folder held for this process; or the record of one that is complete.
-
-    stacked: it will run in a stack; one that goes on stays what it began as.
-    """
+    """A trial ready to run, its folder held for this process; or the record of one that is complete."""
     memory.keep_pages()
     folder = store.make_folder(root) / "trials" / config.id
     world = processes.world()
@@ -134,7 +130,7 @@ def opened(
                     return record
             return None
 
-        yield world.agree(found) or Trial(config, folder, world, threads, checkpoint_seconds, progress, meter, stacked)
+        yield world.agree(found) or Trial(config, folder, world, threads, checkpoint_seconds, progress, meter)
 
 
 #: A trial under way: it stops at each question to its model and goes on with the answer.
@@ -169,13 +165,11 @@ class Trial:
         checkpoint_seconds: float,
         progress: Callable[[Progress], None] | None,
         meter: bool,
-        stacked: bool,
     ) -> None:
         self.config, self.folder, self.world = config, folder, world
         self.checkpoint_seconds, self.report, self.meter = checkpoint_seconds, progress, meter
         resumed = world.agree(self._read_checkpoint)
         self.threads = int(resumed["threads"]) if resumed else threads
-        self.stacked = resumed["stacked"] == "True" if resumed else stacked
         torch.set_num_threads(self.threads)
 
         self.data = Data(config)
@@ -203,6 +197,8 @@ class Trial:
             self.model.introduce(self.data.tokenizer.pieces)
         self.notes = [*self.data.notes, *self.model.notes]
         self.weights = Weights(self.model)
+        #: Its config alone decides how it is computed, not who happens to run beside it.
+        self.stacked = world.size == 1 and stackable(config, self.batch, len(self.weights.flat))
         self.state = config.rule.init(self.weights.flat)
         self.ledger, self.cost = Ledger(config.steps), Cost()
         self.clock: list[tuple[int, float]] = []  # step, seconds
@@ -423,7 +419,7 @@ class Trial:
                 "status": status,
                 "describe": self.config.describe(),
                 "config": self.config.to_json(),
-                "environment": environment(self.threads, self.world.size, self.stacked),
+                "environment": environment(self.threads, self.world.size),
                 "result": result,
                 "files": files,
             }
@@ -445,7 +441,6 @@ class Trial:
             "step": str(self.step),
             "seconds": repr(self.seconds),
             "threads": str(self.threads),
-            "stacked": str(self.stacked),
             "last_exact": repr(self.last_exact),
             "tokens_read": str(self.tokens_read),
             "tokens_padded": str(self.tokens_padded),
@@ -488,7 +483,7 @@ def _seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
 
 
-def environment(threads: int, processes: int = 1, stacked: bool = False) -> dict[str, Any]:
+def environment(threads: int, processes: int = 1) -> dict[str, Any]:
     """What the numbers of a trial may depend on besides its config."""
     from importlib.metadata import version
 
@@ -501,5 +496,4 @@ def environment(threads: int, processes: int = 1, stacked: bool = False) -> dict
         "cores": os.cpu_count(),
         "threads": threads,
         "processes": processes,
-        "stacked": stacked,
     }

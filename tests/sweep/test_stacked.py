@@ -34,6 +34,18 @@ def stacked(configs, root):
     return events
 
 
+@pytest.fixture
+def by_itself(monkeypatch):
+    """Run a trial as one that is too large for a stack."""
+
+    def run(config, root):
+        with monkeypatch.context() as m:
+            m.setattr("crevasse.passes.SMALL", 0)
+            return run_trial(config, root)
+
+    return run
+
+
 def records(events):
     return {e.number: e.record for e in events if e.record is not None}
 
@@ -56,13 +68,12 @@ def same_curves(a, b):
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("form", ["direct", "trace"])
-def test_a_stacked_trial_is_what_it_is_alone(tmp_path, small, form, model):
+def test_a_stacked_trial_is_what_it_is_alone(tmp_path, small, by_itself, form, model):
     configs = [small(form=form, model=model, seed=s, rule=f"adamw:lr={lr}") for s in (0, 1) for lr in (0.002, 0.01)]
     found = records(stacked(configs, tmp_path / "stack"))
     assert sorted(found) == [0, 1, 2, 3]
     for i, config in enumerate(configs):
-        alone = run_trial(config, tmp_path / "alone")
-        assert found[i]["environment"]["stacked"] and not alone["environment"]["stacked"]
+        alone = by_itself(config, tmp_path / "alone")
         assert found[i]["status"] == "done"
         same_curves(losses(tmp_path / "stack", config), losses(tmp_path / "alone", config))
         for name in ("passes", "samples", "steps", "parameters", "examples", "chance", "ceiling", "non_learners"):
@@ -70,22 +81,22 @@ def test_a_stacked_trial_is_what_it_is_alone(tmp_path, small, form, model):
 
 
 @pytest.mark.parametrize("rule", list(RULES))
-def test_every_rule_stacks_also_beside_others(tmp_path, small, rule):
+def test_every_rule_stacks_also_beside_others(tmp_path, small, by_itself, rule):
     configs = [small(rule=rule, seed=1), small(rule="sgd:lr=0.05"), small(rule=rule, seed=2, labels="random")]
     found = records(stacked(configs, tmp_path / "stack"))
     for i, config in enumerate(configs):
-        alone = run_trial(config, tmp_path / "alone")
+        alone = by_itself(config, tmp_path / "alone")
         same_curves(losses(tmp_path / "stack", config), losses(tmp_path / "alone", config))
         assert found[i]["result"]["moved_steps"] == alone["result"]["moved_steps"]
 
 
-def test_trials_of_other_sizes_and_lengths_of_training_share_a_job(tmp_path, small):
+def test_trials_of_other_sizes_and_lengths_of_training_share_a_job(tmp_path, small, by_itself):
     configs = [small(seed=0), small(seed=1, train=60, steps=35), small(seed=2, batch=16), small(seed=3, steps=0),
                small(seed=4, probe_every=7)]  # fmt: skip
     found = records(stacked(configs, tmp_path / "stack"))
     assert sorted(found) == [0, 1, 2, 3, 4]
     for i, config in enumerate(configs):
-        run_trial(config, tmp_path / "alone")
+        by_itself(config, tmp_path / "alone")
         same_curves(losses(tmp_path / "stack", config), losses(tmp_path / "alone", config))
         assert found[i]["result"]["steps"] == config.steps
 
@@ -128,18 +139,12 @@ def test_interrupted_a_stack_goes_on_bitwise_also_in_other_company(tmp_path, sma
         assert files(tmp_path / "cut", config) == files(tmp_path / "whole", config)
 
 
-def test_one_that_began_alone_goes_on_alone(tmp_path, small):
-    config = small(steps=80)
-
-    def stop(progress):
-        if progress.step >= 40:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_trial(config, tmp_path / "cut", progress=stop)
-    stacked([config, small(seed=1)], tmp_path / "cut")
-    run_trial(config, tmp_path / "whole")
-    assert files(tmp_path / "cut", config) == files(tmp_path / "whole", config)
+def test_a_trial_gives_the_same_bits_by_itself_and_in_any_company(tmp_path, small):
+    configs = [small("iterated-product:p=7,T=3,beyond=", form="trace", seed=s, steps=40) for s in range(4)]
+    stacked(configs, tmp_path / "stack")
+    for config in configs:
+        run_trial(config, tmp_path / "alone")
+        assert files(tmp_path / "stack", config) == files(tmp_path / "alone", config)
 
 
 RUN = """

@@ -11,11 +11,10 @@ import torch
 from crevasse import memory, store
 from crevasse.config import TrialConfig
 from crevasse.models import ModelConfig, count_parameters
+from crevasse.passes import stackable
 
 #: Trials in a stack at most; with more, activations leave the cache and nothing is gained (benchmarks/stacking.py).
 STACK = 16
-#: Parameters times examples a step up to which a stack is faster than its trials one by one (benchmarks/stacking.py).
-SMALL = 7_000_000
 #: Parameters times examples a step from which a second core is worth having where it would be idle.
 LARGE = 20_000_000
 #: Complete trials that are read together.
@@ -93,7 +92,7 @@ def available_cores() -> int:
 def _stack_key(config: TrialConfig) -> object:
     """Trials with the same key can be stacked; None: this one runs by itself."""
     batch = min(config.batch, config.train or config.batch)
-    if not config.model.stacks or config.chunk or not config.steps or batch * parameters(config.model) > SMALL:
+    if not config.steps or not stackable(config, batch, parameters(config.model)):
         return None
     return (config.task, config.format, config.model, batch, config.steps, config.probe_every, config.probe_rows)
 

@@ -61,12 +61,10 @@ def _run_stacked(job: Job, configs: dict[int, TrialConfig], root: Path, say: Say
         for number, config in configs.items():
             with _told(number, config, tell):
                 folder = everything.enter_context(contextlib.ExitStack())
-                trial = folder.enter_context(
-                    opened(config, root, _teller(number, tell), threads=job.threads, stacked=True)
-                )
+                trial = folder.enter_context(opened(config, root, _teller(number, tell), threads=job.threads))
                 if not isinstance(trial, Trial):
                     tell(Event(number, record=trial))
-                elif not trial.stacked:  # it began by itself and goes on by itself
+                elif not trial.stacked:
                     folder.close()
                 else:
                     member = _Member(number, trial, trial.run(), folder)
