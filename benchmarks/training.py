@@ -41,7 +41,7 @@ def figures() -> Iterator[Figure]:
         data = Data(config)
         rows = Rows.of(data.train)
         model = config.model.build(data.script.size, data.context, data.silent)
-        yield Figure(f"{form} T={factors}: difference of loss and gradient", list(differences(model, rows, batch)))
+        yield Figure(f"{form} T={factors}: difference of loss and gradient", list(differences(model, rows, batch)), None)
         ours, plain, trainer, rate = [], [], [], []
         for _ in range(ROUNDS):  # the first round warms up
             with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def differences(model: torch.nn.Module, rows: Rows, batch: int) -> Iterator[floa
     loss.backward()
     slopes = {name: p.grad for name, p in plain.named_parameters()}
     flat = torch.cat([slopes[name].flatten() for name, _ in model.named_parameters()])
-    yield abs(float(found.losses[0]) - float(loss))
+    yield abs(float(found.losses[0]) - float(loss.detach()))
     yield float((found.gradients[0] - flat).abs().max() / flat.abs().max())
 
 
