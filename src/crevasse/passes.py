@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from crevasse import interrupts
 from crevasse.config import TrialConfig
 from crevasse.documents import Rows
 from crevasse.models import Model, losses
@@ -62,11 +63,12 @@ class Alone:
         if look.at is None:
             return self._look(look)
         before = self.weights.flat.clone()
-        self.weights.flat.copy_(look.at)
-        try:
-            return self._look(look)
-        finally:
-            self.weights.flat.copy_(before)
+        with interrupts.held():
+            self.weights.flat.copy_(look.at)
+            try:
+                return self._look(look)
+            finally:
+                self.weights.flat.copy_(before)
 
     def _look(self, look: Look) -> Found:
         if len(look.parts) > 1 and look.slopes and self._together:

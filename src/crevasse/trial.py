@@ -7,6 +7,7 @@ random is drawn from the seed and the step, never from what ran before.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import os
@@ -24,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from crevasse import memory, processes, store
+from crevasse import interrupts, memory, processes, store
 from crevasse.config import REVISION, TrialConfig
 from crevasse.documents import Data, Rows, head
 from crevasse.errors import UserError
@@ -97,7 +98,7 @@ def run_trial(
     leaves out every reading before the end (for measuring what metering costs); such a trial is not kept.
     Raises UserError for data that cannot be made, and for a folder that is damaged, in use or not writable.
     """
-    with opened(config, root, progress, threads, checkpoint_seconds, meter) as trial:
+    with interrupts.caught(), opened(config, root, progress, threads, checkpoint_seconds, meter) as trial:
         if not isinstance(trial, Trial):
             return trial
         if trial.stacked:  # with nobody beside it, which changes no bit
@@ -223,15 +224,10 @@ class Trial:
             while self.step < config.steps:
                 if self.meter:
                     yield from self._probe()
-                update = yield from self._update()
-                loss = float(update.loss)
-                ledger.note(self.step, loss=loss, agreed=update.agreed)
-                self.step += 1
-                if not math.isfinite(loss):
+                yield from self._update()
+                if not math.isfinite(ledger.curve("loss")[self.step - 1]):
                     status = "diverged"
                     break
-                self.weights.flat.copy_(update.weights)
-                self.state = update.state
                 if self.meter and time.perf_counter() - saved > wait:
                     now = time.perf_counter()
                     self._write_checkpoint()
@@ -253,22 +249,40 @@ class Trial:
         result |= {"seconds": round(self._count_seconds(), 2), "train_seconds": round(train_seconds, 2)}
         return self._finish(status, result)
 
-    def _update(self) -> Generator[Look, Found, Update]:
-        """One step of the rule; its questions become those of the trial."""
-        rows = self._batch_rows()
+    def _update(self) -> Generator[Look, Found, None]:
+        """One step of the rule; its questions become those of the trial.
+
+        An interrupt comes before the step or after it, never between the rule's state and the weights.
+        """
+        rows, step = self._batch_rows(), self.step
+        before = dataclasses.replace(self.cost), self.tokens_read, self.tokens_padded
         oracle = Oracle(len(rows), self.cost)
         asking = self.config.rule.update(oracle, self.weights.flat, self.state, self._scale())
         try:
             ask = next(asking)
-            while True:
+            while self.step == step:
                 size = len(rows) // ask.parts
                 found = yield Look(self.rows, torch.split(rows[: size * ask.parts], size), ask.slopes, ask.at)
-                self.tokens_read += found.tokens
-                self.tokens_padded += found.padded
-                ask = asking.send(Seen(found.losses, found.gradients))
-        except StopIteration as end:
-            update: Update = end.value
-            return update
+                with interrupts.held():
+                    self.tokens_read += found.tokens
+                    self.tokens_padded += found.padded
+                    try:
+                        ask = asking.send(Seen(found.losses, found.gradients))
+                    except StopIteration as end:
+                        self._take(end.value)
+        except BaseException:
+            if self.step == step:
+                self.cost, self.tokens_read, self.tokens_padded = before
+            raise
+
+    def _take(self, update: Update) -> None:
+        """The step is made. A loss that is no number leaves the weights as they are."""
+        loss = float(update.loss)
+        self.ledger.note(self.step, loss=loss, agreed=update.agreed)
+        if math.isfinite(loss):
+            self.weights.flat.copy_(update.weights)
+            self.state = update.state
+        self.step += 1
 
     def _count_seconds(self) -> float:
         """Seconds of this trial so far: of the time that passed, its part."""
@@ -475,7 +489,8 @@ class Trial:
         self.state = {k: tensors[f"state.{k}"] for k in self.state}
         for name, column in self.ledger.columns.items():
             column[: self.step] = tensors[f"ledger.{name}"].numpy()
-        self.clock = [(int(a), float(b)) for a, b in tensors["clock"].tolist()]
+        # A reading at the very step at which it stopped is read again.
+        self.clock = [(int(a), float(b)) for a, b in tensors["clock"].tolist() if a < self.step]
 
 
 def _seed(seed: int, purpose: str) -> int:

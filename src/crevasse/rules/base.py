@@ -34,7 +34,8 @@ class Rule(Named, ABC):
         """One step, which stops at each question to the oracle (``yield from``).
 
         weights (parameter,) are not changed in place; `scale` is the schedule's factor of the rate.
-        The returned state may reuse the tensors of the given one.
+        The given state must not change before the last question, as a trial may be stopped at each; the returned one
+        may reuse its tensors.
         """
 
     def microbatches(self) -> int:

@@ -6,7 +6,6 @@ machine: progress, new checkpoints, finished trials. So a lost worker, machine o
 last checkpoint, and nothing else.
 """
 
-import _thread
 import contextlib
 import itertools
 import json
@@ -390,14 +389,11 @@ def serve(mailbox: Any, parcel: bytes) -> str | None:
         over = threading.Event()
         watcher = threading.Thread(target=sender.watch, args=(over,), daemon=True)
         watcher.start()
-        before = signal.signal(signal.SIGINT, sender.interrupt)
         try:
             run_job(job, configs, Path(name), sender.say)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # Ray cancels a task as a Ctrl-C does
             pass
         finally:
-            sender.patience.cancel()
-            signal.signal(signal.SIGINT, before)
             over.set()
             watcher.join()
             sender.send_checkpoints()
@@ -412,16 +408,6 @@ class _Sender:
         self.folders = {n: here / "trials" / c.id for n, c in zip(job.numbers, configs, strict=True)}
         self.told: dict[int, float] = {}  # when each trial was last heard of
         self.sent: dict[int, int] = {}  # the time of change of the checkpoint that the driver has
-        self.stopping = False
-        self.patience = threading.Timer(_PATIENCE / 2, _thread.interrupt_main)
-
-    def interrupt(self, *_: object) -> None:
-        """Ray cancels a task as a Ctrl-C does, anywhere. A trial stops best where it speaks, between two steps; one
-        that does not speak in time stops where it is."""
-        if self.stopping:
-            raise KeyboardInterrupt
-        self.stopping = True
-        self.patience.start()
 
     def post(self, event: Event, files: Mapping[str, bytes], *, wait: bool) -> None:
         import ray
@@ -432,8 +418,6 @@ class _Sender:
 
     def say(self, event: Event) -> None:
         """What `run_job` says; a finished trial goes with its files, and is then forgotten here."""
-        if self.stopping and event.progress is not None and event.progress.step < event.progress.steps:
-            raise KeyboardInterrupt
         if event.progress is not None and event.progress.note is None:
             if time.monotonic() - self.told.get(event.number, 0.0) < 0.25:
                 return

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crevasse import memory
+from crevasse import interrupts, memory
 from crevasse.config import TrialConfig
 from crevasse.errors import UserError
 from crevasse.passes import Look, Stack
@@ -22,12 +22,13 @@ def run_job(job: Job, configs: Sequence[TrialConfig], root: Path, say: Say) -> N
     configs: one a number of the job, in that order. KeyboardInterrupt goes through, after a checkpoint of each.
     """
     left = dict(zip(job.numbers, configs, strict=True))
-    if len(left) > 1:
-        for number in _run_stacked(job, left, root, say):
-            del left[number]
-    for number, config in left.items():
-        with _told(number, config, say):
-            say(Event(number, record=run_trial(config, root, progress=_teller(number, say), threads=job.threads)))
+    with interrupts.caught():
+        if len(left) > 1:
+            for number in _run_stacked(job, left, root, say):
+                del left[number]
+        for number, config in left.items():
+            with _told(number, config, say):
+                say(Event(number, record=run_trial(config, root, progress=_teller(number, say), threads=job.threads)))
 
 
 @dataclass
