@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
+from crevasse import memory
 from crevasse.api import make_config
 from crevasse.documents import Data, Rows
 from crevasse.passes import Alone, Look, Stack
 from crevasse.processes import World
 from crevasse.rules import Weights
 from crevasse.sweep import run_all
-from measure import Figure, seconds
+from measure import Figure, ratios, seconds
 from peers import PlainCell, PlainDecoder, plain_loop
 
 TASK = "iterated-product:p=13,T=6,beyond="
@@ -75,6 +76,7 @@ def gains() -> Iterator[Figure]:
 
 
 def _gain(configs, batch: int) -> list[float]:
+    memory.keep_pages()  # as every trial does
     part = torch.arange(batch)
     members = []
     for config in configs:
@@ -83,11 +85,14 @@ def _gain(configs, batch: int) -> list[float]:
         members.append((model, Weights(model), Look(Rows.of(data.train), (part,), slopes=True)))
     model, weights, look = members[0]
     alone = Alone(model, weights, 0, World())
-    one = [seconds(lambda: alone.look(look)) for _ in range(40)]
     stack = Stack([m for m, _, _ in members], [w for _, w, _ in members])
     looks = [look for _, _, look in members]
-    many = [seconds(lambda: stack.look(looks)) for _ in range(12)]
-    return [sorted(one)[20] * len(members) / m for m in many[3:]]
+
+    def one_by_one() -> None:
+        for _ in members:
+            alone.look(look)
+
+    return ratios(one_by_one, lambda: stack.look(looks))
 
 
 if __name__ == "__main__":

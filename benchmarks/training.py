@@ -41,7 +41,9 @@ def figures() -> Iterator[Figure]:
         data = Data(config)
         rows = Rows.of(data.train)
         model = config.model.build(data.script.size, data.context, data.silent)
-        yield Figure(f"{form} T={factors}: difference of loss and gradient", list(differences(model, rows, batch)), None)
+        yield Figure(
+            f"{form} T={factors}: difference of loss and gradient", list(differences(model, rows, batch)), None
+        )
         ours, plain, trainer, rate = [], [], [], []
         for _ in range(ROUNDS):  # the first round warms up
             with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from crevasse.processes import World
 from crevasse.rules import Weights
 
 #: Parameters times examples a step up to which a stack is faster than its trials one by one (benchmarks/stacking.py).
-SMALL = 5_000_000
+SMALL = 7_000_000
 
 
 def stackable(config: TrialConfig, batch: int, parameters: int) -> bool:

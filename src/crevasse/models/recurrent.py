@@ -94,11 +94,15 @@ class Bilinear(Model):
     def forward(self, tokens: Tensor, steps: Tensor, first: int = 0, cache: Any = None) -> Tensor:
         state = cache["state"] if cache else None
         states = []
-        # What a token says is the same wherever it stands: projected once, it is looked up.
-        symbols = F.embedding(self.embed.entries(tokens), self.by_symbol(self.embed.table())).unbind(1)
-        for t, symbol in enumerate(symbols):
+        # What a token says is the same wherever it stands: projected once, it is looked up, step by step while it is
+        # in the cache.
+        said = self.by_symbol(self.embed.table())
+        for t, entry in enumerate(self.embed.entries(tokens).unbind(1)):
             # The first token is the first state, as x1 is the product of x1.
-            state = self.embed(tokens[:, 0]) if state is None else self.norm(self.out(symbol * self.by_state(state)))
+            if state is None:
+                state = F.embedding(entry, self.embed.table())
+            else:
+                state = self.norm(self.out(F.embedding(entry, said) * self.by_state(state)))
             if t >= first:
                 states.append(state)
         if cache is not None:
