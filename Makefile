@@ -12,7 +12,7 @@ demo: $(STAMP)  ## the main job: which learners found the rule, and which memori
 	$(BIN)/crevasse study factorial
 
 test: check browser  ## everything that must hold
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 fast: $(ALL)  ## the inner loop: under a minute
 	$(BIN)/pytest -m "not slow"

@@ -1,4 +1,4 @@
-"""How cost grows: time and memory against steps, number of trials, width and length. Each point in a process of its own.
+"""How cost grows: time and memory against steps, trials, width and length. Each point in a process of its own.
 
 The point in the middle is a transformer of width 64 on products of 8 factors, batch 64, answer only.
 """

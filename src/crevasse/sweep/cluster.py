@@ -48,14 +48,17 @@ class RayEngine:
     address: str | None = None  # HOST:PORT, ray://HOST:PORT or auto; none: a new one, here, of `workers` cores
     tries: int = 2  # of a trial whose worker dies
 
+    def cores(self) -> int | None:
+        """See `Engine`."""
+        if self.address is None:
+            return None
+        ray = _import_ray()
+        with _joined(self.address, 1):
+            return int(ray.cluster_resources().get("CPU", 0)) or None
+
     def run(self, plan: Plan, configs: Sequence[TrialConfig], root: Path, take: Callable[[Event], None]) -> None:
         """See `Engine`. Raises UserError if the cluster does not answer, or has another crevasse than this machine."""
-        try:
-            for name, value in _QUIET.items():
-                os.environ.setdefault(name, value)
-            import ray
-        except ImportError:
-            raise UserError("the Ray engine needs the extra ray: pip install 'crevasse[ray]'") from None
+        ray = _import_ray()
         sweep = _Sweep(plan, configs, store.make_folder(root), take, self.tries)
         if sweep.left:
             with _joined(self.address, plan.workers * max(job.threads for job in plan.jobs)):
@@ -63,6 +66,17 @@ class RayEngine:
                     sweep.run()
                 except ray.exceptions.RayError as e:
                     raise UserError(f"lost the Ray cluster ({_last_line(e)}): run it again to go on") from None
+
+
+def _import_ray() -> Any:
+    """Ray, told to be quiet."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError:
+        raise UserError("the Ray engine needs the extra ray: pip install 'crevasse[ray]'") from None
+    return ray
 
 
 class _Sweep:

@@ -16,6 +16,9 @@ from crevasse.sweep.work import run_job
 class Engine(Protocol):
     """Runs the jobs of a plan somewhere."""
 
+    def cores(self) -> int | None:
+        """How many there are to share out; None: those of this machine. Raises UserError if nobody answers."""
+
     def run(self, plan: Plan, configs: Sequence[TrialConfig], root: Path, take: Callable[[Event], None]) -> None:
         """Run every job, in order, `plan.workers` at a time; at the end each trial's folder lies complete in
         ``root/trials`` and `take` has got exactly one event for it that has a record or an error.
@@ -51,7 +54,8 @@ def run_all(
         if on_event is not None:
             on_event(event)
 
-    plan = plan or make_plan(configs, root, workers=workers)
+    if plan is None:
+        plan = make_plan(configs, root, workers=workers or (engine.cores() if engine else None))
     if engine is None and (workers == 1 or several()):  # here; processes that train together run one after another
         for job in plan.jobs:
             run_job(job, [configs[i] for i in job.numbers], root, take)

@@ -27,6 +27,9 @@ class LocalEngine:
 
     tries: int = 2  # of a trial whose worker dies
 
+    def cores(self) -> None:
+        """See `Engine`."""
+
     def run(self, plan: Plan, configs: Sequence[TrialConfig], root: Path, take: Callable[[Event], None]) -> None:
         """See `Engine`."""
         if plan.jobs:
