@@ -15,7 +15,7 @@ test: check browser  ## everything that must hold
 	$(BIN)/pytest -n 2 --dist loadfile
 
 fast: $(ALL)  ## the inner loop: under a minute
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 check: $(ALL)  ## format, lint, strict types, import order, links in the docs
 	$(BIN)/ruff format --check .

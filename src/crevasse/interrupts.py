@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class Torn(KeyboardInterrupt):
+    """A second signal that did not wait: what was held is in pieces and must not be kept."""
+
+
 class _State:
     """What is held, and what waits, in this process."""
 
@@ -26,7 +30,7 @@ class _State:
             self.waiting = True
             return
         self.waiting = False
-        raise KeyboardInterrupt
+        raise Torn if self.held else KeyboardInterrupt
 
 
 _state = _State()

@@ -23,9 +23,15 @@ from crevasse.rules import Weights
 SMALL = 7_000_000
 
 
+#: Rows of a trial in a pass come in multiples of this, or the vector units of the processor would round the last ones
+#: of each trial in another way than those of its neighbours.
+VECTOR = 64
+
+
 def stackable(config: TrialConfig, batch: int, parameters: int) -> bool:
     """Does such a trial run in a stack, be it with nobody beside it? The last bits of its numbers depend on it."""
-    return config.model.stacks and not config.chunk and batch * parameters <= SMALL
+    whole = batch // config.rule.microbatches() % VECTOR == 0
+    return config.model.stacks and whole and not config.chunk and batch * parameters <= SMALL
 
 
 @dataclass(frozen=True)

@@ -214,18 +214,20 @@ class Trial:
 
     def run(self) -> Running:
         """Train and judge, from wherever the trial is. -> the record"""
-        config, ledger = self.config, self.ledger
+        config = self.config
         self._since = time.perf_counter()
         if self.meter:
             self._write_record("running", None, {})
         saved, wait = time.perf_counter(), self.checkpoint_seconds
         status = "done"
         try:
-            while self.step < config.steps:
+            if self._lost_its_way():  # it was stopped right there
+                status = "diverged"
+            while self.step < config.steps and status == "done":
                 if self.meter:
                     yield from self._probe()
                 yield from self._update()
-                if not math.isfinite(ledger.curve("loss")[self.step - 1]):
+                if self._lost_its_way():
                     status = "diverged"
                     break
                 if self.meter and time.perf_counter() - saved > wait:
@@ -234,6 +236,8 @@ class Trial:
                     saved = time.perf_counter()
                     # A large model's checkpoint takes long to write: at most one part in twenty goes into it.
                     wait = max(self.checkpoint_seconds, 20 * (saved - now))
+        except interrupts.Torn:  # the last checkpoint stays the last
+            raise
         except KeyboardInterrupt:
             self._write_checkpoint()
             raise
@@ -248,6 +252,10 @@ class Trial:
         result = self._judge(status)
         result |= {"seconds": round(self._count_seconds(), 2), "train_seconds": round(train_seconds, 2)}
         return self._finish(status, result)
+
+    def _lost_its_way(self) -> bool:
+        """Was the loss of the last step no number?"""
+        return self.step > 0 and not math.isfinite(self.ledger.curve("loss")[self.step - 1])
 
     def _update(self) -> Generator[Look, Found, None]:
         """One step of the rule; its questions become those of the trial.

@@ -16,10 +16,11 @@ from crevasse import memory, store
 from crevasse.errors import UserError
 from crevasse.passes import Stack
 from crevasse.rules import RULES
+from crevasse.rules.adamw import AdamW
 from crevasse.sweep import Job, make_plan, run_all
 from crevasse.sweep.plan import STACK
 from crevasse.sweep.work import run_job
-from crevasse.trial import run_trial
+from crevasse.trial import Trial, opened, run_trial
 
 MODELS = [
     "transformer:width=16", "transformer:width=16,position=rotary,heads=2", "looped:width=16", "gru:width=16",
@@ -32,6 +33,12 @@ def stacked(configs, root):
     events = []
     run_job(Job(tuple(range(len(configs)))), configs, root, events.append)
     return events
+
+
+@pytest.fixture
+def small(small):
+    """With a batch that can be stacked."""
+    return lambda *args, **fields: small(*args, **{"batch": 64, **fields})
 
 
 @pytest.fixture
@@ -82,7 +89,11 @@ def test_a_stacked_trial_is_what_it_is_alone(tmp_path, small, by_itself, form, m
 
 @pytest.mark.parametrize("rule", list(RULES))
 def test_every_rule_stacks_also_beside_others(tmp_path, small, by_itself, rule):
-    configs = [small(rule=rule, seed=1), small(rule="sgd:lr=0.05"), small(rule=rule, seed=2, labels="random")]
+    sizes = {"batch": 128, "train": 130}  # so that half a batch can be stacked as well
+    configs = [small(rule=rule, seed=1, **sizes), small(rule="sgd:lr=0.05", **sizes),
+               small(rule=rule, seed=2, labels="random", **sizes)]  # fmt: skip
+    with opened(configs[0], tmp_path / "see") as trial:
+        assert trial.stacked
     found = records(stacked(configs, tmp_path / "stack"))
     for i, config in enumerate(configs):
         alone = by_itself(config, tmp_path / "alone")
@@ -139,8 +150,10 @@ def test_interrupted_a_stack_goes_on_bitwise_also_in_other_company(tmp_path, sma
         assert files(tmp_path / "cut", config) == files(tmp_path / "whole", config)
 
 
-def test_a_trial_gives_the_same_bits_by_itself_and_in_any_company(tmp_path, small):
-    configs = [small("iterated-product:p=7,T=3,beyond=", form="trace", seed=s, steps=40) for s in range(4)]
+@pytest.mark.parametrize("batch", [64, 48, 13])
+@pytest.mark.parametrize("model", ["transformer:width=32", "looped:width=16", "gru:width=24", "bilinear:width=16"])
+def test_a_trial_gives_the_same_bits_by_itself_and_in_any_company(tmp_path, small, model, batch):
+    configs = [small("iterated-product:p=7,T=3,beyond=", model=model, batch=batch, seed=s, steps=25) for s in range(4)]
     stacked(configs, tmp_path / "stack")
     for config in configs:
         run_trial(config, tmp_path / "alone")
@@ -222,6 +235,46 @@ def test_out_of_memory_in_one_trial_is_said_of_it_alone(tmp_path, small, monkeyp
     assert not memory.exhausted(RuntimeError("shapes do not match"))
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_an_interrupt_in_the_middle_of_an_update_leaves_no_torn_checkpoint(tmp_path, small, monkeypatch, again):
+    config = small(steps=40)
+    run_trial(config, tmp_path / "whole")
+    apply, calls = AdamW.apply, []
+
+    def interrupted(self, *args):
+        calls.append(None)
+        moved = apply(self, *args)  # the state has moved, the weights have not
+        if len(calls) == 20:
+            for _ in range(1 + again):
+                signal.raise_signal(signal.SIGINT)
+        return moved
+
+    monkeypatch.setattr(AdamW, "apply", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(config, tmp_path / "cut")
+    assert (tmp_path / "cut" / "trials" / config.id / store.CHECKPOINT).exists() != again
+    run_trial(config, tmp_path / "cut")
+    assert files(tmp_path / "cut", config) == files(tmp_path / "whole", config)
+
+
+def test_one_that_was_stopped_at_the_step_at_which_it_diverged_has_diverged(tmp_path, small, monkeypatch):
+    config = small(steps=40, rule="sgd:lr=1e5")
+    whole = run_trial(config, tmp_path / "whole")
+    assert whole["status"] == "diverged"
+    take = Trial._take
+
+    def interrupted(self, update):
+        take(self, update)
+        if self.step == whole["result"]["steps"]:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trial, "_take", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(config, tmp_path / "cut")
+    record = run_trial(config, tmp_path / "cut")
+    assert (record["status"], record["result"]["steps"]) == ("diverged", whole["result"]["steps"])
+
+
 def test_seconds_are_shared_out(tmp_path, small):
     configs = [small(seed=s) for s in range(4)]
     import time
@@ -270,6 +323,17 @@ def test_an_idle_core_helps_a_large_trial_and_no_other(tmp_path, small):
     assert job.threads == 4
     (job,) = make_plan([small()], tmp_path, workers=4).jobs
     assert job.threads == 1
+
+
+def test_many_small_groups_are_stacked_too(tmp_path, small):
+    configs = [small(model=f"bilinear:width={w},products=32", seed=s) for w in range(8, 28) for s in range(5)]
+    plan = make_plan(configs, tmp_path, workers=4)
+    assert [len(job.numbers) for job in plan.jobs] == [5] * 20
+
+
+def test_a_batch_larger_than_the_training_set_is_planned_as_the_training_set(tmp_path, small):
+    (job,) = make_plan([small(batch=10**6, train=60)], tmp_path, workers=1).jobs
+    assert job.memory < 2**30
 
 
 def test_complete_trials_are_read_first_and_together(tmp_path, small):

@@ -1,6 +1,7 @@
 """Who runs what, and in which order: trials become jobs, a job is what one process does at a time."""
 
 import functools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,9 +70,11 @@ def make_plan(
         if i not in complete:
             groups.setdefault(_stack_key(config) or i, []).append(i)
     jobs: list[tuple[float, Job]] = []
+    whole = sum(map(_effort, (configs[i] for i in range(len(configs)) if i not in complete)))
     for numbers in groups.values():
-        # All cores get a share of a group, and the shares are as equal as they can be.
-        count = min(max(-(-len(numbers) // STACK), cores), len(numbers))
+        # A group gets cores by its share of the work, and its jobs are as equal as they can be.
+        share = math.ceil(cores * sum(_effort(configs[i]) for i in numbers) / whole)
+        count = min(max(-(-len(numbers) // STACK), share), len(numbers))
         for k in range(count):
             part = numbers[k * len(numbers) // count : (k + 1) * len(numbers) // count]
             effort = sum(_effort(configs[i]) for i in part)
@@ -91,7 +94,7 @@ def available_cores() -> int:
 
 def _stack_key(config: TrialConfig) -> object:
     """Trials with the same key can be stacked; None: this one runs by itself."""
-    batch = min(config.batch, config.train or config.batch)
+    batch = _batch(config)
     if not config.steps or not stackable(config, batch, parameters(config.model)):
         return None
     return (config.task, config.format, config.model, batch, config.steps, config.probe_every, config.probe_rows)
@@ -106,23 +109,29 @@ def parameters(model: ModelConfig) -> int:
         return count_parameters(model.build(32, 32))
 
 
+def _batch(config: TrialConfig) -> int:
+    return min(config.batch, config.train or config.batch)
+
+
 def _effort(config: TrialConfig) -> float:
     """How long a trial takes, in comparison with others."""
-    return config.steps * config.batch * (parameters(config.model) or 10**8) + 1
+    return config.steps * _batch(config) * (parameters(config.model) or 10**8) + 1
 
 
 def _memory(config: TrialConfig) -> int:
     """Bytes that a trial takes, about."""
-    needs = config.model.needs(config.chunk or 128 * config.batch, 32 * config.batch)
+    batch = _batch(config)
+    needs = config.model.needs(config.chunk or 128 * batch, 32 * batch)
     if needs is not None:
         return memory.estimate(needs, config.rule).total
     size = parameters(config.model)
     vectors = 4 * size * (6 + 2 * config.rule.microbatches())
-    return vectors + int(EXAMPLE * config.batch * size**0.5 / 4)
+    # The probes are read forward only, but all at once.
+    return vectors + int(EXAMPLE * (batch + config.probe_rows / 2) * size**0.5 / 4)
 
 
 def _with_threads(job: Job, configs: Sequence[TrialConfig], cores: int, jobs: int) -> Job:
     """Cores that would be idle help where a trial is large; never more threads than cores."""
     config = configs[job.numbers[0]]
-    large = config.model.tokenizer() is not None or config.batch * parameters(config.model) > LARGE
+    large = config.model.tokenizer() is not None or _batch(config) * parameters(config.model) > LARGE
     return Job(job.numbers, max(cores // jobs, 1) if large else 1, job.memory)

@@ -212,7 +212,11 @@ class _Combination:
             trial = self._study.ask(self._space)
         values = dict(trial.params)
         self._trials.append(trial)
-        self.tries.append(Try(values, [changed(c, values) for c in self.configs]))
+        try:
+            configs = [changed(c, values) for c in self.configs]
+        except UserError:  # values that do not go together, such as a width that the heads do not divide: a failed try
+            configs = []
+        self.tries.append(Try(values, configs))
         return self.tries[-1]
 
     def label(self, t: Try, config: TrialConfig) -> str:
@@ -222,13 +226,14 @@ class _Combination:
         optuna = _optuna()
         trial = self._trials[self.tries.index(t)]
         ended = [records.get(c.id) for c in t.configs]
-        if any(r is None for r in ended):
+        if not ended or any(r is None for r in ended):
             t.status = "failed"
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         t.readings = [read_metric(root / "trials" / c.id, self.search.metric) for c in t.configs]
         good = all(r is not None and r["status"] == "done" for r in ended) and np.isfinite(t.readings).all()
-        t.status = "done" if good else "diverged"
+        diverged = any(r is not None and r["status"] == "diverged" for r in ended)
+        t.status = "done" if good else "diverged" if diverged else "failed"  # failed: nothing was ever read
         self._study.tell(trial, self._cost(t) if good else math.inf)
 
     def best(self) -> Try | None:

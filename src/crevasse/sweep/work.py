@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from crevasse import interrupts, memory
 from crevasse.config import TrialConfig
 from crevasse.errors import UserError
@@ -45,7 +47,15 @@ class _Member:
         """What has to be the same for all in a stack."""
         sizes = tuple(p.shape for p in self.trial.model.parameters())
         rows = self.trial.rows
-        return (type(self.trial.model), sizes, self.trial.batch, rows.tokens.shape[1], rows.first, rows.columns)
+        return (
+            type(self.trial.model),
+            sizes,
+            self.trial.threads,
+            self.trial.batch,
+            rows.tokens.shape[1],
+            rows.first,
+            rows.columns,
+        )
 
 
 def _run_stacked(job: Job, configs: dict[int, TrialConfig], root: Path, say: Say) -> list[int]:
@@ -81,6 +91,7 @@ def _run_together(members: list[_Member], say: Say) -> None:
     Where the memory does not suffice for all at once they stop at a checkpoint, and nothing is said of them.
     """
     try:
+        torch.set_num_threads(members[0].trial.threads)
         stack = Stack([m.trial.model for m in members], [m.trial.weights for m in members])
         members = _advance(members, [None] * len(members), say)
         while members:
