@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from crevasse import store
 from crevasse.config import TrialConfig
 from crevasse.errors import UserError
 from crevasse.processes import several
@@ -55,7 +56,10 @@ def run_all(
             on_event(event)
 
     if plan is None:
-        plan = make_plan(configs, root, workers=workers or (engine.cores() if engine else None))
+        missing = any(not (root / "trials" / c.id / store.WEIGHTS).exists() for c in configs)
+        # What is complete is read without a cluster.
+        cores = workers or (engine.cores() if engine and missing else None)
+        plan = make_plan(configs, root, workers=cores)
     if engine is None and (workers == 1 or several()):  # here; processes that train together run one after another
         for job in plan.jobs:
             run_job(job, [configs[i] for i in job.numbers], root, take)
