@@ -27,6 +27,8 @@ TRIAL, LEDGER, WEIGHTS, CLOCK, CHECKPOINT = (
     "trial.json", "ledger.parquet", "weights.safetensors", "clock.parquet", "checkpoint.safetensors",
 )  # fmt: skip
 _TEMPORARY = ".writing-"
+#: Statuses of a trial that has ended.
+COMPLETE = ("done", "diverged")
 
 
 def make_folder(path: Path) -> Path:

@@ -12,8 +12,6 @@ from typing import Any
 from crevasse import store
 from crevasse.errors import UserError
 
-COMPLETE = ("done", "diverged")
-
 
 def check(folder: Path) -> dict[str, Any]:
     """What trial.json says, once all that can be checked holds. Raises UserError that says what to do.
@@ -24,7 +22,7 @@ def check(folder: Path) -> dict[str, Any]:
     store.require_seal(folder, record)
     damage = UserError(f"{folder / store.TRIAL} is damaged; remove {folder} to run it again")
     status, files, config = record["status"], record.get("files"), record["config"]
-    complete = status in COMPLETE
+    complete = status in store.COMPLETE
     if not isinstance(files, dict) or not isinstance(config, dict) or not (complete or status == "running"):
         raise damage
     if complete != isinstance(record.get("result"), dict) or complete != bool(files):
@@ -86,7 +84,7 @@ def verify(folders: Sequence[Path], revision: int) -> Verified:
         except UserError as e:
             found.damaged.append(str(e))
             continue
-        complete = record["status"] in COMPLETE
+        complete = record["status"] in store.COMPLETE
         found.verified += complete
         found.running += not complete
         if record.get("revision") != revision:
@@ -143,7 +141,7 @@ def _merge_trial(source: Path, record: dict[str, Any], target: Path, merged: Mer
     """One trial that has been checked, into a folder that is owned. trial.json goes last, as in `trial`: whatever
     moment the process is killed at, what it says is true.
     """
-    trial, complete = record["id"], record["status"] in COMPLETE
+    trial, complete = record["id"], record["status"] in store.COMPLETE
     held = None
     try:
         held = check(target) if (target / store.TRIAL).exists() else None
@@ -152,7 +150,7 @@ def _merge_trial(source: Path, record: dict[str, Any], target: Path, merged: Mer
         if not complete:  # it gives way to what is complete only
             merged.damaged.append(str(e))
             return
-    if held is not None and held["status"] in COMPLETE:
+    if held is not None and held["status"] in store.COMPLETE:
         if complete and held["files"][store.WEIGHTS] != record["files"][store.WEIGHTS]:
             merged.differs.append(f"{trial} differs: {target} is kept, its weights are not those in {source}")
         else:

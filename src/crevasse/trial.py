@@ -126,7 +126,7 @@ def opened(
             stack.enter_context(store.owned(folder))
             if (folder / store.TRIAL).exists():
                 record = store.load_trial(folder)
-                if record["status"] in ("done", "diverged"):
+                if record["status"] in store.COMPLETE:
                     store.remove_checkpoint(folder)  # it may have been killed just before it did so
                     return record
             return None

@@ -261,7 +261,7 @@ def _complete(folder: Path) -> dict[str, Any] | None:
     if not (folder / store.TRIAL).exists():
         return None
     record = store.load_trial(folder)
-    return record if record["status"] in ("done", "diverged") else None
+    return record if record["status"] in store.COMPLETE else None
 
 
 def _last_line(e: Exception) -> str:

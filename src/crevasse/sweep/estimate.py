@@ -76,7 +76,7 @@ def estimate(sweep: Sweep, root: Path, *, workers: int | None = None) -> dict[st
 def _complete(root: Path, config: TrialConfig) -> bool:
     folder = root / "trials" / config.id
     try:
-        return store.load_trial(folder, verify=False)["status"] in ("done", "diverged")
+        return store.load_trial(folder, verify=False)["status"] in store.COMPLETE
     except UserError:  # none there, or damaged: the sweep itself tells
         return False
 

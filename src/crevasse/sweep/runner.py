@@ -150,7 +150,7 @@ class _Trials:
             record = store.load_trial(folder)
         except UserError:
             return False
-        if record["status"] not in ("done", "diverged"):
+        if record["status"] not in store.COMPLETE:
             return False
         self._keep(record)
         self.read += 1
