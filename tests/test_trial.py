@@ -234,9 +234,9 @@ class Spy(type(RULES.parse("sgd"))):
 
     seen: ClassVar[set] = set()
 
-    def update(self, oracle: Oracle, weights, state, scale):
-        self.look([oracle, weights, state])
-        update = super().update(oracle, weights, state, scale)
+    def update(self, oracle: Oracle, weights, state, step):
+        self.look([oracle, weights, state, step])
+        update = super().update(oracle, weights, state, step)
         ask = next(update)
         while True:
             seen = yield ask

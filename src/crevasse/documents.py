@@ -30,6 +30,7 @@ class Rows:
     steps: Tensor  # (row,)
     lengths: Tensor  # (row,)
     first: int  # no column up to this one carries loss in any row
+    answers: Tensor | None = None  # (row, position) what is to be written, where that is not the tokens themselves
 
     @classmethod
     def of(cls, encoded: Encoded) -> "Rows":
@@ -57,13 +58,24 @@ class Rows:
         """(row,) positions with loss"""
         return self.loss.sum(1)
 
-    def pick(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    def pick(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, int, Tensor | None]:
         """The arguments of `losses` after the model: padding that no picked row needs is cut off."""
-        tokens, loss, steps = self.tokens[rows], self.loss[rows], self.steps[rows]
-        if self.ragged:
-            end = int(self.lengths[rows].max())
-            tokens, loss = tokens[:, :end], loss[:, :end]
-        return tokens.long(), loss, steps, self.first
+        end = int(self.lengths[rows].max()) if self.ragged else self.tokens.shape[1]
+        answers = None if self.answers is None else self.answers[rows, :end].long()
+        return self.tokens[rows, :end].long(), self.loss[rows, :end], self.steps[rows], self.first, answers
+
+    def swapped(self, rows: Tensor, share: float, generator: torch.Generator) -> "Rows":
+        """These rows alone, a share of which are asked for the answer of another one of them.
+
+        Where an answer is longer than the other's, the rest of it stays as it is. What stands before is not changed.
+        """
+        tokens, loss = self.tokens[rows], self.loss[rows]
+        chosen = torch.rand(len(rows), generator=generator) < share
+        other = torch.randint(1, max(len(rows), 2), (len(rows),), generator=generator) + torch.arange(len(rows))
+        other %= len(rows)
+        swap = chosen[:, None] & loss & loss[other]
+        answers = torch.where(swap, tokens[other], tokens)
+        return Rows(tokens, loss, self.steps[rows], self.lengths[rows], self.first, answers)
 
     def buckets(self, rows: Tensor, chunk: int = 0) -> list[Tensor]:
         """The rows in groups of similar length, none of more than `chunk` tokens (0: no limit) where it can be split.

@@ -7,7 +7,7 @@ import torch
 
 from crevasse.errors import UserError
 from crevasse.models.base import Needs
-from crevasse.rules import Rule
+from crevasse.rules import Layout, Rule
 
 _GIB = 2**30
 
@@ -40,7 +40,7 @@ def gib(size: int) -> str:
 def estimate(needs: Needs, rule: Rule) -> Estimate:
     """What training needs. The rule is asked for its state of weights that have a shape but no storage."""
     trained = 4 * needs.trained
-    state = rule.init(torch.empty(needs.trained, device="meta"))
+    state = rule.init(torch.empty(needs.trained, device="meta"), Layout.flat(needs.trained))
     held = sum(t.numel() * t.element_size() for t in state.values())
     k = rule.microbatches()
     # One is added up and one is handed out; k of them are there one by one and stacked.

@@ -5,23 +5,24 @@ A trial yields a `Look`, what it wants to know of its model, and goes on with th
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from crevasse import interrupts
 from crevasse.config import TrialConfig
 from crevasse.documents import Rows
 from crevasse.models import Model, losses
+from crevasse.objectives import IGNORED, cross_entropy, stablemax_cross_entropy
 from crevasse.processes import World
 from crevasse.rules import Weights
 
 #: Parameters times examples a step up to which a stack is faster than its trials one by one (benchmarks/stacking.py).
 SMALL = 7_000_000
 
+#: (target, token), (target,) -> (target,)
+Objective = Callable[[Tensor, Tensor], Tensor]
 
 #: Rows of a trial in a pass come in multiples of this, or the vector units of the processor would round the last ones
 #: of each trial in another way than those of its neighbours.
@@ -30,7 +31,8 @@ VECTOR = 64
 
 def stackable(config: TrialConfig, batch: int, parameters: int) -> bool:
     """Does such a trial run in a stack, be it with nobody beside it? The last bits of its numbers depend on it."""
-    whole = batch // config.rule.microbatches() % VECTOR == 0
+    sizes = [batch // config.rule.microbatches(), *([min(batch, config.steer)] if config.rule.steers else [])]
+    whole = all(size % VECTOR == 0 for size in sizes)
     return config.model.stacks and whole and not config.chunk and batch * parameters <= SMALL
 
 
@@ -42,6 +44,12 @@ class Look:
     parts: tuple[Tensor, ...]  # which of the rows, (row,) each, all of the same size
     slopes: bool = False  # with gradients (then without the accuracy)
     at: Tensor | None = None  # (parameter,) weights to look at; none: the trial's own
+    stablemax: bool = False
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised. (target, token), (target,) -> (target,)"""
+        return stablemax_cross_entropy if self.stablemax else cross_entropy
 
 
 @dataclass(frozen=True)
@@ -68,13 +76,8 @@ class Alone:
         """The answer to one question."""
         if look.at is None:
             return self._look(look)
-        before = self.weights.flat.clone()
-        with interrupts.held():
-            self.weights.flat.copy_(look.at)
-            try:
-                return self._look(look)
-            finally:
-                self.weights.flat.copy_(before)
+        with self.weights.at(look.at):
+            return self._look(look)
 
     def _look(self, look: Look) -> Found:
         if len(look.parts) > 1 and look.slopes and self._together:
@@ -88,11 +91,11 @@ class Alone:
             tokens += int(rows.lengths[share].sum())
             padded += rows.padded(groups)
             if look.slopes:
-                loss, slope = self._slope(rows, groups, targets)
+                loss, slope = self._slope(look, groups, targets)
                 found.append(self.world.sum(loss))
                 slopes.append(self.world.sum(slope))
             else:
-                loss, right = self._read(rows, groups)
+                loss, right = self._read(look, groups)
                 found.append(loss / targets)
                 accuracy.append(right / targets)
         return Found(
@@ -108,27 +111,25 @@ class Alone:
         count = len(look.parts)
         if count not in self._sides:
             self._sides[count] = _Side.of_one(self.model, self.weights, count)
-        loss, slopes = self._sides[count].slope([(look.rows, part) for part in look.parts])
+        loss, slopes = self._sides[count].slope([(look.rows, part) for part in look.parts], look.objective)
         return Found(loss, slopes, None, *_counts(look))
 
-    def _slope(self, rows: Rows, groups: Sequence[Tensor], targets: int) -> tuple[Tensor, Tensor]:
+    def _slope(self, look: Look, groups: Sequence[Tensor], targets: int) -> tuple[Tensor, Tensor]:
         """(), (parameter,): one graph is in memory at a time"""
         self.weights.zero()
         total = self.weights.flat.new_zeros(())
         for group in groups:
-            loss = losses(self.model, *rows.pick(group))[0].sum() / targets
+            loss = losses(self.model, *look.rows.pick(group), look.objective)[0].sum() / targets
             self.weights.descend(loss)
             total += loss.detach()
         return total, self.weights.gradient()
 
     @torch.no_grad()
-    def _read(self, rows: Rows, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _read(self, look: Look, groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """(), (): the summed loss and the number of targets that were given most weight"""
         total, right = torch.zeros((), dtype=torch.float64), torch.zeros(())
         for group in groups:
-            tokens, loss, steps, first = rows.pick(group)
-            each, logits = losses(self.model, tokens, loss, steps, first)
-            targets = tokens[:, first + 1 :][loss[:, first + 1 :]].to(logits.device)
+            each, logits, targets = losses(self.model, *look.rows.pick(group), look.objective)
             total += each.sum().cpu()
             right += (logits.argmax(1) == targets).sum().cpu()
         return total, right
@@ -164,7 +165,7 @@ class Stack:
         kinds: dict[tuple[object, ...], list[int]] = {}
         for i, look in enumerate(looks):
             shape = (look.rows.tokens.shape[1], look.rows.first, look.rows.columns, len(look.parts[0]))
-            kinds.setdefault((look.slopes, len(look.parts), look.at is None, shape), []).append(i)
+            kinds.setdefault((look.slopes, look.stablemax, len(look.parts), look.at is None, shape), []).append(i)
         for places in kinds.values():
             for i, answer in zip(places, self._answer(places, [looks[i] for i in places]), strict=True):
                 found[i] = answer
@@ -179,10 +180,10 @@ class Stack:
             torch.stack([w for w in own for _ in range(k)], out=side.flat)
         parts = [(look.rows, part) for look in looks for part in look.parts]
         if looks[0].slopes:
-            loss, slopes = side.slope(parts)
+            loss, slopes = side.slope(parts, looks[0].objective)
             each = zip(looks, torch.split(loss, k), torch.split(slopes, k), strict=True)
             return [Found(a, b, None, *_counts(look)) for look, a, b in each]
-        loss, right = side.read(parts)
+        loss, right = side.read(parts, looks[0].objective)
         return [Found(a, None, b) for a, b in zip(torch.split(loss, k), torch.split(right, k), strict=True)]
 
     def _side(self, count: int) -> "_Side":
@@ -217,34 +218,35 @@ class _Side:
         """(model, parameter)"""
         return self.weights.flat
 
-    def slope(self, parts: Sequence[tuple[Rows, Tensor]]) -> tuple[Tensor, Tensor]:
+    def slope(self, parts: Sequence[tuple[Rows, Tensor]], objective: Objective) -> tuple[Tensor, Tensor]:
         """Mean losses (part,) and gradients (part, parameter)."""
-        loss = self._losses(parts)[0]
+        loss = self._losses(parts, objective)[0]
         return loss.detach(), self.weights.gradient_of(loss.sum())
 
     @torch.no_grad()
-    def read(self, parts: Sequence[tuple[Rows, Tensor]]) -> tuple[Tensor, Tensor]:
+    def read(self, parts: Sequence[tuple[Rows, Tensor]], objective: Objective) -> tuple[Tensor, Tensor]:
         """Mean losses and token accuracies, (part,) each."""
-        loss, logits, targets = self._losses(parts)
+        loss, logits, targets = self._losses(parts, objective)
         wanted = targets >= 0
         right = ((logits.argmax(-1) == targets) & wanted).sum(1)
         return loss, right / wanted.sum(1)
 
-    def _losses(self, parts: Sequence[tuple[Rows, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean losses (part,), logits (part, place, token) and targets (part, place), −100 where none is wanted."""
+    def _losses(self, parts: Sequence[tuple[Rows, Tensor]], objective: Objective) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean losses (part,), logits (part, place, token) and targets (part, place), IGNORED where none is wanted."""
         rows = parts[0][0]
         tokens = torch.cat([r.tokens[part] for r, part in parts]).long()
         steps = torch.cat([r.steps[part] for r, part in parts])
         first, columns = rows.first, rows.columns
         hidden = self.module(tokens[:, :-1], steps, first=first)
-        targets = tokens[:, first + 1 :]
+        told = torch.cat([(r.tokens if r.answers is None else r.answers)[part] for r, part in parts]).long()
+        targets = told[:, first + 1 :]
         if columns is None:
             wanted = torch.cat([r.loss[part] for r, part in parts])[:, first + 1 :]
-            targets = torch.where(wanted, targets, -100)
+            targets = torch.where(wanted, targets, IGNORED)
         elif len(columns) < targets.shape[1]:
             kept = torch.tensor(columns) - first - 1
             hidden, targets = hidden[:, kept], targets[:, kept]
         logits = self.module.head(hidden.flatten(0, 1))
         targets = targets.reshape(len(parts), -1)
-        each = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=-100).view(len(parts), -1)
+        each = objective(logits, targets.flatten()).view(len(parts), -1)
         return each.sum(1) / (targets >= 0).sum(1), logits.view(len(parts), -1, logits.shape[-1]), targets

@@ -8,7 +8,6 @@ random is drawn from the seed and the step, never from what ran before.
 
 import contextlib
 import dataclasses
-import hashlib
 import math
 import os
 import platform
@@ -35,7 +34,8 @@ from crevasse.models import count_parameters
 from crevasse.passes import Alone, Found, Look, Stack, stackable
 from crevasse.probes import lockstep
 from crevasse.processes import World
-from crevasse.rules import Cost, Oracle, Seen, Update, Weights
+from crevasse.rules import Ask, Cost, Oracle, Seen, Step, Update, Weights
+from crevasse.seeds import seed_for
 from crevasse.spec import require
 
 #: Seconds between checkpoints.
@@ -154,6 +154,24 @@ def run_to_end(running: Running, answer: Callable[[Look], Found]) -> dict[str, A
         return record
 
 
+class _Batches:
+    """Which rows each step reads: each epoch is a permutation of its own; a last part batch is left out."""
+
+    def __init__(self, rows: Rows, size: int, seed: int, purpose: str) -> None:
+        self.rows, self.size = rows, min(size, len(rows.tokens))
+        self._seed, self._purpose = seed, purpose
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def at(self, step: int) -> Tensor:
+        """The rows of a step. (row,)"""
+        count = len(self.rows.tokens)
+        epoch, place = divmod(step, count // self.size)
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_for(self._seed, f"{self._purpose} {epoch}"))
+            self._order = (epoch, torch.randperm(count, generator=generator))
+        return self._order[1][place * self.size : (place + 1) * self.size]
+
+
 class Trial:
     """The moving parts of a trial, and the loop over them."""
 
@@ -174,13 +192,18 @@ class Trial:
         torch.set_num_threads(self.threads)
 
         self.data = Data(config)
-        self.rows = Rows.of(self.data.train)
-        self.batch = min(config.batch, len(self.data.train))
+        self.train = _Batches(Rows.of(self.data.train), config.batch, config.seed, "epoch")
+        self.batch = self.train.size
         require(
             self.batch >= config.rule.microbatches(),
             f"{config.rule.name} splits each batch into {config.rule.microbatches()} parts, "
             f"but a batch has {self.batch} examples",
         )
+        #: What steers is read in batches of its own, for rules that ask about it.
+        self.steer = None
+        if config.rule.steers:
+            steer = Rows.of(self.data.encode(self.data.splits.steer))
+            self.steer = _Batches(steer, config.batch, config.seed, "steer epoch")
         limit = config.probe_rows
         self.train_probe, self.held_out_probe = (
             Rows.of(head(e, limit)) for e in (self.data.train, self.data.validation)
@@ -192,7 +215,7 @@ class Trial:
         self._since = time.perf_counter()
         self.memory = self._count_memory()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(config.seed, "weights"))
+            torch.manual_seed(seed_for(config.seed, "weights"))
             self.model = config.model.build(self.data.script.size, self.data.context, self.data.silent)
         if self.data.tokenizer is not None:
             self.model.introduce(self.data.tokenizer.pieces)
@@ -200,13 +223,12 @@ class Trial:
         self.weights = Weights(self.model)
         #: Its config alone decides how it is computed, not who happens to run beside it.
         self.stacked = world.size == 1 and stackable(config, self.batch, len(self.weights.flat))
-        self.state = config.rule.init(self.weights.flat)
+        self.state = config.rule.init(self.weights.flat, self.weights.layout)
         self.ledger, self.cost = Ledger(config.steps), Cost()
         self.clock: list[tuple[int, float]] = []  # step, seconds
         self.tokens_read = self.tokens_padded = 0  # in training, without and with padding
         if resumed:
             self._restore(resumed)
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def alone(self) -> Alone:
         """Who answers it where it has the process to itself."""
@@ -249,6 +271,7 @@ class Trial:
                 status = "diverged"
             else:
                 yield from self._probe()
+                self.weights.flat.copy_(config.rule.judged(self.weights.flat, self.state))
         result = self._judge(status)
         result |= {"seconds": round(self._count_seconds(), 2), "train_seconds": round(train_seconds, 2)}
         return self._finish(status, result)
@@ -262,16 +285,18 @@ class Trial:
 
         An interrupt comes before the step or after it, never between the rule's state and the weights.
         """
-        rows, step = self._batch_rows(), self.step
+        rows, step = self.train.at(self.step), self.step
         before = dataclasses.replace(self.cost), self.tokens_read, self.tokens_padded
-        oracle = Oracle(len(rows), self.cost)
-        asking = self.config.rule.update(oracle, self.weights.flat, self.state, self._scale())
+        steered = self.steer.at(step) if self.steer else rows[:0]
+        now = Step(self.weights.layout, self._scale(), step, seed_for(self.config.seed, "rule"))
+        asking = self.config.rule.update(Oracle(len(rows), len(steered)), self.weights.flat, self.state, now)
         try:
             ask = next(asking)
             while self.step == step:
-                size = len(rows) // ask.parts
-                found = yield Look(self.rows, torch.split(rows[: size * ask.parts], size), ask.slopes, ask.at)
+                look = self._look(ask, steered if ask.steer else rows)
+                found = yield look
                 with interrupts.held():
+                    self.cost.count(ask, sum(map(len, look.parts)))
                     self.tokens_read += found.tokens
                     self.tokens_padded += found.padded
                     try:
@@ -282,6 +307,24 @@ class Trial:
             if self.step == step:
                 self.cost, self.tokens_read, self.tokens_padded = before
             raise
+
+    def _look(self, ask: Ask, batch: Tensor) -> Look:
+        """A rule's question as one about rows."""
+        if not isinstance(ask, Ask):
+            raise TypeError(f"{self.config.rule.name} asked {type(ask).__name__}, which is no Ask")
+        if ask.at is not None and ask.at.shape != self.weights.flat.shape:
+            raise ValueError(
+                f"{self.config.rule.name} asks at {tuple(ask.at.shape)} of {len(self.weights.flat)} weights"
+            )
+        size = len(batch) // ask.parts
+        if size == 0:
+            raise ValueError(f"{self.config.rule.name} asks for {ask.parts} parts of a batch of {len(batch)} rows")
+        rows = self.steer.rows if ask.steer and self.steer else self.train.rows
+        if ask.swapped:
+            generator = torch.Generator().manual_seed(seed_for(self.config.seed, f"labels {self.step}"))
+            rows, batch = rows.swapped(batch, ask.swapped, generator), torch.arange(len(batch))
+        parts = tuple(batch[part * size : (part + 1) * size] for part in ask.asked)
+        return Look(rows, parts, ask.slopes, ask.at, ask.stablemax)
 
     def _take(self, update: Update) -> None:
         """The step is made. A loss that is no number leaves the weights as they are."""
@@ -301,7 +344,7 @@ class Trial:
 
     def _count_memory(self) -> memory.Estimate | None:
         """What training will take, told before it starts, for models that take much. Raises UserError."""
-        rows = self.rows
+        rows = self.train.rows
         largest = rows.lengths.sort(descending=True).indices[: -(-self.batch // self.world.size)]
         group = max(rows.buckets(largest, self.config.chunk), key=lambda g: rows.padded([g]))
         needs = self.config.model.needs(rows.padded([group]), int(rows.targets[group].sum()))
@@ -316,15 +359,6 @@ class Trial:
     def _say(self, note: str) -> None:
         if self.report is not None:
             self.report(Progress(self.step, self.config.steps, math.nan, math.nan, None, self.seconds, note))
-
-    def _batch_rows(self) -> Tensor:
-        """Rows of this step's batch: each epoch is a permutation of its own; a last part batch is left out."""
-        count = len(self.rows.tokens)
-        epoch, place = divmod(self.step, count // self.batch)
-        if self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(_seed(self.config.seed, f"epoch {epoch}"))
-            self._order = (epoch, torch.randperm(count, generator=generator))
-        return self._order[1][place * self.batch : (place + 1) * self.batch]
 
     def _scale(self) -> float:
         """The schedule's factor of the learning rate."""
@@ -361,7 +395,9 @@ class Trial:
 
     def _read(self, rows: Rows) -> Generator[Look, Found, tuple[float, float]]:
         """Mean loss and token accuracy, over the positions with loss, of a fixed batch."""
-        found = yield Look(rows, (torch.arange(len(rows.tokens)),))
+        judged = self.config.rule.judged(self.weights.flat, self.state)
+        at = None if judged is self.weights.flat else judged
+        found = yield Look(rows, (torch.arange(len(rows.tokens)),), at=at)
         assert found.accuracy is not None
         return float(found.losses[0]), float(found.accuracy[0])
 
@@ -369,7 +405,8 @@ class Trial:
         """Exact match from free running on the first problems of train or validation."""
         encoded, problems = self.data.split(split)
         some = head(encoded, limit)
-        outputs = generate(self.model, self.data.form, self.data.script, some, problems.x[:limit])
+        with self.weights.at(self.config.rule.judged(self.weights.flat, self.state)):
+            outputs = generate(self.model, self.data.form, self.data.script, some, problems.x[:limit])
         return float(np.mean([o.correct for o in outputs]))
 
     def _judge(self, status: str) -> dict[str, Any]:
@@ -499,11 +536,6 @@ class Trial:
             column[: self.step] = tensors[f"ledger.{name}"].numpy()
         # A reading at the very step at which it stopped is read again.
         self.clock = [(int(a), float(b)) for a, b in tensors["clock"].tolist() if a < self.step]
-
-
-def _seed(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose: seed + i would make neighbours share their draws."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
 
 
 def environment(threads: int, processes: int = 1) -> dict[str, Any]:

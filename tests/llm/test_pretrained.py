@@ -58,7 +58,7 @@ def test_loss_and_gradient_are_those_of_transformers_itself(tiny, family):
     config = config_of(tiny(family), "trace", task="sum")
     data, model = built(config)
     rows = Rows.of(data.train)
-    each, _ = losses(model, *rows.pick(torch.arange(14)))
+    each, *_ = losses(model, *rows.pick(torch.arange(14)))
     labels = torch.where(rows.loss, rows.tokens.long(), -100)
     theirs = AutoModelForCausalLM.from_pretrained(tiny(family), dtype=torch.float32)
     theirs.resize_token_embeddings(data.script.size, mean_resizing=False)
@@ -266,10 +266,10 @@ def test_memory_is_counted_before_anything_is_loaded_and_too_little_is_refused(t
 
 def test_the_estimate_counts_what_is_there():
     needs = Needs(weights=1000, trained=100, activations=5000)
-    plain = memory.estimate(needs, RULES.parse("sgd:momentum=0"))
+    plain = memory.estimate(needs, RULES.parse("sgd"))
     assert (plain.weights, plain.gradients, plain.state, plain.activations) == (4000, 800, 800, 5000)
     assert memory.estimate(needs, RULES.parse("adamw")).state == plain.state + 2 * 400 + 4
-    assert memory.estimate(needs, RULES.parse("gaf:k=4,base=sgd,base.momentum=0")).gradients == 9 * 400
+    assert memory.estimate(needs, RULES.parse("gaf:k=4,base=sgd")).gradients == 9 * 400
     assert plain.total == 10_600
 
 

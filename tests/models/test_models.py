@@ -61,7 +61,7 @@ def test_losses_are_those_of_the_plain_loop_with_logits_everywhere(text):
     mask = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.5
     mask[:, :4] = False
     mask[:, 5] = True
-    got, logits = losses(model, x, mask, STEPS, first=3)
+    got, logits, _ = losses(model, x, mask, STEPS, first=3)
     everywhere = model.head(model(x[:, :-1], STEPS))
     each = F.cross_entropy(everywhere.transpose(1, 2), x[:, 1:], reduction="none")[mask[:, 1:]]
     torch.testing.assert_close(got, each)

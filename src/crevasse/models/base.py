@@ -1,13 +1,13 @@
 """What every model offers: hidden states of a token sequence, logits where they are wanted, and a cache."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from crevasse.objectives import cross_entropy
 from crevasse.spec import Named, require
 from crevasse.tokenizer import Tokenizer
 
@@ -79,18 +79,28 @@ class ModelConfig(Named, ABC):
         return None
 
 
-def losses(model: Model, tokens: Tensor, loss: Tensor, steps: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Cross entropy at every position that carries loss, and the logits there.
+def losses(
+    model: Model,
+    tokens: Tensor,
+    loss: Tensor,
+    steps: Tensor,
+    first: int,
+    answers: Tensor | None = None,
+    objective: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss at every position that carries it, and the logits and targets there.
 
-    tokens, loss (row, position); first: no column up to this one carries loss. -> (target,), (target, token)
+    tokens, loss (row, position); first: no column up to this one carries loss; answers (row, position): the targets,
+    where they are not the tokens themselves. -> (target,), (target, token), (target,)
     """
     hidden = model(tokens[:, :-1], steps, first=first)
-    wanted, targets = loss[:, first + 1 :], tokens[:, first + 1 :].to(hidden.device)
+    wanted, targets = loss[:, first + 1 :], tokens if answers is None else answers
+    targets = targets[:, first + 1 :].to(hidden.device)
     if hidden.shape[1] == 1:  # one target a row: nothing to pick out
         logits, targets = model.head(hidden[:, 0]), targets[:, 0]
     else:
         logits, targets = model.head(hidden[wanted]), targets[wanted]
-    return F.cross_entropy(logits, targets, reduction="none"), logits
+    return objective(logits, targets), logits, targets
 
 
 def require_width(name: str, width: int, heads: int = 1, low: int = 1) -> None:

@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from crevasse.rules.base import BaseRule, State, require_rate
+from crevasse.rules.base import BaseRule, State, Step, require_rate
+from crevasse.rules.layout import Layout
 from crevasse.spec import require
 
 
@@ -15,7 +16,7 @@ class AdamW(BaseRule):
     """w ← (1 − lr·decay)·w − lr·m̂/(√v̂ + ε) with bias-corrected moments (Loshchilov, Hutter 2019).
 
     Costs one forward and one backward pass a step, and two vectors of memory. The decay is part of the step:
-    what matters for starving a network is the product lr·decay.
+    what matters for starving a network is the product lr·decay. Not where memory is short: `lion` keeps one vector.
     """
 
     name: ClassVar[str] = "adamw"
@@ -33,16 +34,19 @@ class AdamW(BaseRule):
             require(0 <= getattr(self, name) < 1, f"{name} of adamw must lie in [0, 1), not {getattr(self, name)}")
         require(self.epsilon > 0, f"epsilon of adamw must be positive, not {self.epsilon}")
 
-    def init(self, weights: Tensor) -> State:
+    def init(self, weights: Tensor, layout: Layout) -> State:
         zeros = weights.new_zeros(weights.shape)
         return {"mean": zeros, "square": zeros.clone(), "count": weights.new_zeros(())}
 
-    def apply(self, gradient: Tensor, weights: Tensor, state: State, scale: float) -> tuple[Tensor, State]:
+    def rate(self, step: Step) -> float:
+        return self.lr * step.scale
+
+    def apply(self, gradient: Tensor, weights: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
         moved = weights.clone()
         # torch's own kernel: one pass over the vectors instead of eight, which is most of the cost of a large model.
         adamw(
             [moved], [gradient], [state["mean"]], [state["square"]], [], [state["count"]], fused=True,
-            amsgrad=False, maximize=False, beta1=self.beta1, beta2=self.beta2, lr=self.lr * scale,
+            amsgrad=False, maximize=False, beta1=self.beta1, beta2=self.beta2, lr=self.rate(step),
             weight_decay=self.decay, eps=self.epsilon,
         )  # fmt: skip
         return moved, state

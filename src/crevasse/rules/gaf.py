@@ -6,9 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from crevasse.rules.adamw import AdamW
-from crevasse.rules.base import BaseRule, Rule, State, Update
-from crevasse.rules.oracle import Asking, Oracle
+from crevasse.rules.agreement import Agreement
+from crevasse.rules.base import Step
 from crevasse.spec import require
 
 
@@ -27,28 +26,7 @@ def agreeing(gradients: Tensor, threshold: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Filter(Rule):
-    """A plain rule behind a filter that compares the gradients of k microbatches."""
-
-    base: BaseRule = AdamW()
-    k: int = 2  # microbatches
-
-    def __post_init__(self) -> None:
-        require(
-            isinstance(self.base, BaseRule),
-            f"base of {self.name} must be a plain rule such as sgd or adamw, not {self.base}",
-        )
-        require(2 <= self.k <= 1024, f"k of {self.name} must lie between 2 and 1024, not {self.k}")
-
-    def microbatches(self) -> int:
-        return self.k
-
-    def init(self, weights: Tensor) -> State:
-        return self.base.init(weights)
-
-
-@dataclass(frozen=True)
-class Gaf(_Filter):
+class Gaf(Agreement):
     """The base rule on the mean of the microbatch gradients that agree; no step where fewer than two do.
 
     After Chaubard et al. 2024, "Beyond gradient averaging in parallel optimization". For k = 2 the same as
@@ -68,20 +46,17 @@ class Gaf(_Filter):
         super().__post_init__()
         require(0 <= self.threshold <= 2, f"threshold of gaf is a cosine distance, 0 to 2, not {self.threshold}")
 
-    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
-        losses, gradients = yield from oracle.microbatch_gradients(self.k)
+    def combine(self, gradients: Tensor, step: Step) -> tuple[Tensor, float]:
         agree = agreeing(gradients, self.threshold)
         count = int(agree.sum())
         if count < 2:
-            return Update(weights, state, losses.mean(), agreed=0.0)
+            return gradients[0], 0.0
         # A product with weights of 0 and 1/count: to pick the rows out first would copy them all.
-        mean = (agree.to(gradients.dtype) / count) @ gradients
-        moved, state = self.base.apply(mean, weights, state, scale)
-        return Update(moved, state, losses.mean(), agreed=float(agree.float().mean()))
+        return (agree.to(gradients.dtype) / count) @ gradients, count / len(gradients)
 
 
 @dataclass(frozen=True)
-class GafSign(_Filter):
+class GafSign(Agreement):
     """The base rule on the mean gradient, kept only where all microbatches agree in sign (and within epsilon).
 
     The filter of the thesis: an entry is kept where two half-batches have the same sign and differ by less
@@ -100,14 +75,9 @@ class GafSign(_Filter):
             f"epsilon of gaf-sign must be positive, not {self.epsilon}",
         )
 
-    def update(self, oracle: Oracle, weights: Tensor, state: State, scale: float) -> Asking[Update]:
-        losses, gradients = yield from oracle.microbatch_gradients(self.k)
+    def combine(self, gradients: Tensor, step: Step) -> tuple[Tensor, float]:
         sign = gradients.sign()
         keep = (sign == sign[0]).all(0) & (sign[0] != 0)
         if self.epsilon is not None:
             keep &= gradients.amax(0) - gradients.amin(0) < self.epsilon
-        agreed = float(keep.float().mean())
-        if agreed == 0.0:
-            return Update(weights, state, losses.mean(), agreed=0.0)
-        moved, state = self.base.apply(gradients.mean(0) * keep, weights, state, scale)
-        return Update(moved, state, losses.mean(), agreed=agreed)
+        return gradients.mean(0) * keep, float(keep.float().mean())

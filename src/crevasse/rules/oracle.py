@@ -1,20 +1,24 @@
 """The oracle: all that a rule can see of a model and its data, and what each look costs.
 
 A rule works on one flat vector of all weights. It asks the oracle for losses and gradients of the step's own
-training batch, whole or in microbatches, at the present weights or at others. There is no way from here to
-validation or test problems: an oracle holds no data and no model at all, only the right to ask.
+training batch or of the steer set, whole or in parts, at the present weights or at others. There is no way from here
+to validation or test problems: an oracle holds no data and no model at all, only the right to ask.
 
 A question is *yielded*: the rule stops there until somebody has computed the answer. So a rule need not know whether
 its trial runs by itself, in a stack of trials whose questions are answered together, in parts because the batch is too
-large for the memory, or in several processes that take a share each.
+large for the memory, or in several processes that take a share each. Who answers also counts what it costs.
 """
 
-from collections.abc import Callable, Generator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from crevasse import interrupts
+from crevasse.rules.layout import Layout
 
 T = TypeVar("T")
 
@@ -23,17 +27,35 @@ T = TypeVar("T")
 class Ask:
     """A rule's question about the batch of its step."""
 
-    parts: int = 1  # equal parts of the batch, each by itself
+    parts: int = 1  # equal parts of the batch, each by itself; what does not divide is left out
     slopes: bool = True  # with gradients
     at: Tensor | None = None  # (parameter,) weights to ask at; none: the present ones
+    only: tuple[int, ...] | None = None  # of the parts, these alone, each once and in order; none: all
+    steer: bool = False  # of the steer set's batch, not of the training batch
+    swapped: float = 0.0  # share of the examples that are given the label of another one
+    stablemax: bool = False  # the loss with StableMax in the place of softmax
+
+    def __post_init__(self) -> None:
+        if self.parts < 1:
+            raise ValueError(f"a batch cannot be split into {self.parts} parts")
+        only = self.only
+        if only is not None and not (only and all(0 <= a < self.parts for a in only) and sorted(set(only)) == [*only]):
+            raise ValueError(f"{only} are not some of {self.parts} parts, each once and in order")
+        if not 0 <= self.swapped <= 1:
+            raise ValueError(f"swapped is a share, 0 to 1, not {self.swapped}")
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """Which parts are asked about."""
+        return tuple(range(self.parts)) if self.only is None else self.only
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The answer: of each part the mean loss, and its gradient where it was asked for."""
+    """The answer: of each part that was asked about the mean loss, and its gradient where it was asked for."""
 
     losses: Tensor  # (part,)
-    gradients: Tensor | None  # (part, parameter)
+    gradients: Tensor | None = None  # (part, parameter)
 
 
 #: A computation that stops at each question and goes on with the answer.
@@ -53,10 +75,15 @@ def answered(asking: Asking[T], answer: Callable[[Ask], Seen]) -> T:
 
 @dataclass
 class Cost:
-    """What was asked of the oracle, in rows (training examples) that went forward and backward."""
+    """What was asked, in rows (training examples) that went forward and backward."""
 
     forward_rows: int = 0
     backward_rows: int = 0
+
+    def count(self, ask: Ask, rows: int) -> None:
+        """Add a question that `rows` rows in all are the answer to."""
+        self.forward_rows += rows
+        self.backward_rows += rows * ask.slopes
 
     def passes(self, batch: int) -> float:
         """Forward plus backward passes over one training batch; a microbatch counts as its share."""
@@ -65,37 +92,37 @@ class Cost:
 
 @dataclass(frozen=True)
 class Oracle:
-    """One training step's view. A new one is made for each step; the cost is shared.
+    """What a rule may know of the batches of its step, and its questions in words.
 
-    Every method is asked with ``yield from``: ``loss, gradient = yield from oracle.gradient()``.
+    Every method is asked with ``yield from``: ``loss, gradient = yield from oracle.gradient()``. Other questions are
+    yielded as they are: ``seen = yield Ask(parts=4, only=(0,), at=moved)``.
     """
 
     batch: int  # rows of this step's batch
-    cost: Cost
+    steer: int = 0  # rows of its batch of the steer set
 
-    def gradient(self, at: Tensor | None = None) -> Asking[tuple[Tensor, Tensor]]:
+    def gradient(self, at: Tensor | None = None, steer: bool = False) -> Asking[tuple[Tensor, Tensor]]:
         """Mean loss of the batch and its gradient, at the given weights or the present ones. (), (parameter,)"""
-        losses, gradients = yield from self.microbatch_gradients(1, at)
+        losses, gradients = yield from self.microbatch_gradients(1, at, steer)
         return losses[0], gradients[0]
 
-    def microbatch_gradients(self, k: int, at: Tensor | None = None) -> Asking[tuple[Tensor, Tensor]]:
+    def microbatch_gradients(
+        self, k: int, at: Tensor | None = None, steer: bool = False
+    ) -> Asking[tuple[Tensor, Tensor]]:
         """The same for k equal parts of the batch. (microbatch,), (microbatch, parameter)
 
         What does not divide by k is left out. Raises ValueError if the batch has fewer than k rows.
         """
-        rows = self.batch // k * k
-        if rows == 0:
-            raise ValueError(f"a batch of {self.batch} cannot be split into {k} microbatches")
-        self.cost.forward_rows += rows
-        self.cost.backward_rows += rows
-        seen = yield Ask(k, at=at)
+        rows = self.steer if steer else self.batch
+        if rows < k:
+            raise ValueError(f"a batch of {rows} cannot be split into {k} microbatches")
+        seen = yield Ask(k, at=at, steer=steer)
         assert seen.gradients is not None
         return seen.losses, seen.gradients
 
-    def loss(self, at: Tensor | None = None) -> Asking[Tensor]:
+    def loss(self, at: Tensor | None = None, steer: bool = False) -> Asking[Tensor]:
         """Mean loss of the batch without its gradient. ()"""
-        self.cost.forward_rows += self.batch
-        seen = yield Ask(slopes=False, at=at)
+        seen = yield Ask(slopes=False, at=at, steer=steer)
         return seen.losses[0]
 
 
@@ -109,6 +136,7 @@ class Weights:
 
     def __init__(self, module: nn.Module, models: int | None = None) -> None:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.layout = Layout.of(module)  # of one model
         flat = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         if models is not None:
             flat = flat.expand(models, -1).clone()
@@ -140,6 +168,20 @@ class Weights:
         sizes = [p.numel() // len(p) for p in self.parameters]
         for p, part in zip(self.parameters, torch.split(flat, sizes), strict=True):
             p.grad, p.data = None, part.view(p.shape[1:]).expand(models, *p.shape[1:])
+
+    @contextlib.contextmanager
+    def at(self, flat: Tensor) -> Iterator[None]:
+        """Other weights in the place of the present ones for a while; these come back bit for bit. flat (parameter,)"""
+        if flat is self.flat:
+            yield
+            return
+        before = self.flat.clone()
+        with interrupts.held():
+            self.flat.copy_(flat)
+            try:
+                yield
+            finally:
+                self.flat.copy_(before)
 
     def zero(self) -> None:
         """Forget the gradient."""

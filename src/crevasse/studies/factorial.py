@@ -54,7 +54,7 @@ class FactorialStudy(Study):
             make("product-filler", "thinks in empty tokens", PRODUCT, product, "filler", steps=900, batch=64),
             make("product-looped", "one layer looped six times", PRODUCT, product, "direct", "looped",
                  "adamw:lr=0.006", steps=900, batch=64),
-            make("rules-sgd", "sgd", RULES, product, "direct", rule="sgd", steps=600),
+            make("rules-sgd", "sgd", RULES, product, "direct", rule="sgd:momentum=0.9", steps=600),
             make("rules-gaf", "gaf", RULES, product, "direct", rule="gaf", steps=600),
             make("rules-gaf-sign", "gaf-sign", RULES, product, "direct", rule="gaf-sign", steps=600),
             make("random-labels", "random labels", CONTROLS, product, "direct", steps=600, labels="random"),

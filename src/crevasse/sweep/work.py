@@ -46,7 +46,7 @@ class _Member:
     def shape(self) -> tuple[object, ...]:
         """What has to be the same for all in a stack."""
         sizes = tuple(p.shape for p in self.trial.model.parameters())
-        rows = self.trial.rows
+        rows = self.trial.train.rows
         return (
             type(self.trial.model),
             sizes,

@@ -1,0 +1,75 @@
+"""A small problem with its oracle, computed by torch alone, on which rules are tested."""
+
+import torch
+from torch import nn
+
+from crevasse.objectives import stablemax_cross_entropy
+from crevasse.rules import Cost, Oracle, Seen, Step, Weights, answered
+from crevasse.seeds import seed_for
+
+
+class Problem:
+    """Classes of points, by a hidden layer: so many rows to train on, and others that steer, of the same truth."""
+
+    def __init__(self, rows=24, steer=24, seed=0):
+        g = torch.Generator().manual_seed(seed)
+        self.x = torch.randn(rows + steer, 6, generator=g)
+        self.y = (self.x @ torch.randn(6, 3, generator=g)).argmax(1)
+        self.steered = torch.arange(rows, rows + steer)
+        torch.manual_seed(seed)
+        self.module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        self.weights, self.cost, self.number = Weights(self.module), Cost(), 0
+        self.layout = self.weights.layout
+        self.rows = torch.arange(rows)
+
+    def loss(self, rows, labels=None, stablemax=False):
+        """Mean cross entropy of some rows at the present weights."""
+        objective = stablemax_cross_entropy if stablemax else nn.functional.cross_entropy
+        return objective(self.module(self.x[rows]), self.y[rows] if labels is None else labels).mean()
+
+    def answer(self, rows, ask):
+        """What the rule asked, computed by torch alone."""
+        rows = self.steered if ask.steer else rows
+        labels = self.y[rows]
+        if ask.swapped:
+            g = torch.Generator().manual_seed(seed_for(0, f"labels {self.number}"))
+            chosen = torch.rand(len(rows), generator=g) < ask.swapped
+            labels = torch.where(chosen, labels.roll(1), labels)
+        size = len(rows) // ask.parts
+        parts = [slice(i * size, (i + 1) * size) for i in ask.asked]
+        with self.weights.at(self.weights.flat if ask.at is None else ask.at):
+            losses = [self.loss(rows[p], labels[p], ask.stablemax) for p in parts]
+            slopes = [torch.autograd.grad(v, list(self.module.parameters())) for v in losses] if ask.slopes else []
+        self.cost.count(ask, size * len(parts))
+        gradients = torch.stack([torch.cat([g.flatten() for g in slope]) for slope in slopes]) if slopes else None
+        return Seen(torch.stack(losses).detach(), gradients)
+
+    def ask(self, question, rows=None):
+        """question: from an oracle to what it yields."""
+        rows = self.rows if rows is None else rows
+        return answered(question(Oracle(len(rows), len(self.steered))), lambda ask: self.answer(rows, ask))
+
+    def now(self, scale=1.0):
+        return Step(self.layout, scale, self.number, seed=3)
+
+    def start(self, rule):
+        """The rule's state before the first step."""
+        return rule.init(self.weights.flat, self.layout)
+
+    def update(self, rule, state, scale=1.0, rows=None):
+        """What the rule decides, without going there."""
+        return self.ask(lambda oracle: rule.update(oracle, self.weights.flat, state, self.now(scale)), rows)
+
+    def step(self, rule, state, scale=1.0, rows=None):
+        """One step."""
+        update = self.update(rule, state, scale, rows)
+        self.weights.flat.copy_(update.weights)
+        self.number += 1
+        return update
+
+    def train(self, rule, steps, state=None):
+        """So many steps. -> the state after them"""
+        state = self.start(rule) if state is None else state
+        for _ in range(steps):
+            state = self.step(rule, state).state
+        return state
