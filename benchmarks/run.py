@@ -6,7 +6,18 @@ import platform
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("problems", "metering", "meter", "training", "agreement", "stacking", "costs", "fine_tuning", "store")
+BENCHMARKS = (
+    "problems",
+    "metering",
+    "meter",
+    "training",
+    "agreement",
+    "rules",
+    "stacking",
+    "costs",
+    "fine_tuning",
+    "store",
+)
 
 
 def main() -> None:

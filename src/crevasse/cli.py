@@ -104,6 +104,7 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @click.option("--batch", type=int, default=128, show_default=True, help="Examples a step.")
 @click.option("--chunk", type=int, default=0, help="Tokens at once; more of a batch are accumulated [all].")
 @click.option("--train", type=int, default=None, help="Training problems [all, at most 2000 of a large domain].")
+@click.option("--steer", type=int, default=0, help="Of those, problems that a rule may ask about instead [0].")
 @click.option("--held-out", type=int, default=1000, show_default=True, help="Most problems in each held-out split.")
 @click.option("--labels", default="true", show_default=True, help="true, random, or noisy=SHARE.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -114,8 +115,7 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @_quiet
 def run(
     task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, chunk: int,
-    train: int | None,
-    held_out: int, labels: str, seed: int, seeds: int, probe_every: int, out: Path | None, as_json: bool, quiet: bool,
+    train: int | None, steer: int, held_out: int, labels: str, seed: int, seeds: int, probe_every: int, out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train one learner on a task (iterated-product T=1-6, or pairs:my.csv) and judge it."""
     from crevasse import api
@@ -126,7 +126,7 @@ def run(
     with _live(quiet) as live:
         result = api.run(
             _with_options(task, options), form, model, rule, seeds=seeds, out=folder, on_event=live.trial_event,
-            steps=steps, batch=batch, chunk=chunk, train=train, held_out=held_out, labels=labels, noise=share,
+            steps=steps, batch=batch, chunk=chunk, train=train, steer=steer, held_out=held_out, labels=labels, noise=share,
             seed=seed, probe_every=probe_every,
         )  # fmt: skip
     if as_json:
@@ -343,24 +343,23 @@ def _list_command(name: str, where: str, kind: str) -> None:
     @_json
     def listing(name: str | None, as_json: bool) -> None:
         import importlib
+        import inspect
 
         module, _, attribute = where.partition(":")
         table: Table[Any] = getattr(importlib.import_module(module), attribute)
         if name is not None:
             from crevasse.terminal import option_lines
 
-            lines = option_lines(table, name)
+            lines, about = option_lines(table, name), inspect.cleandoc(table.cls(name).__doc__ or "")
             if as_json:
-                _print_json(
-                    {
-                        kind: name,
-                        "options": [dict(zip(("name", "default", "what"), x, strict=True)) for x in lines],
-                    }
-                )
+                options = [dict(zip(("name", "default", "what"), x, strict=True)) for x in lines]
+                _print_json({kind: name, "about": about, "options": options})
                 return
             click.echo(f"{name}: {table[name].summary}")
             for option, default, what in lines:
                 click.echo(f"  {option}={default}  {what}".rstrip())
+            if about:
+                click.echo(f"\n{about}")
             return
         if as_json:
             _print_json(

@@ -293,7 +293,7 @@ class Trial:
         try:
             ask = next(asking)
             while self.step == step:
-                look = self._look(ask, steered if ask.steer else rows)
+                look = self._look(ask, rows, steered)
                 found = yield look
                 with interrupts.held():
                     self.cost.count(ask, sum(map(len, look.parts)))
@@ -308,14 +308,15 @@ class Trial:
                 self.cost, self.tokens_read, self.tokens_padded = before
             raise
 
-    def _look(self, ask: Ask, batch: Tensor) -> Look:
-        """A rule's question as one about rows."""
+    def _look(self, ask: Ask, trained: Tensor, steered: Tensor) -> Look:
+        """A rule's question as one about rows. Raises TypeError or ValueError for one that cannot be."""
         if not isinstance(ask, Ask):
             raise TypeError(f"{self.config.rule.name} asked {type(ask).__name__}, which is no Ask")
         if ask.at is not None and ask.at.shape != self.weights.flat.shape:
             raise ValueError(
                 f"{self.config.rule.name} asks at {tuple(ask.at.shape)} of {len(self.weights.flat)} weights"
             )
+        batch = steered if ask.steer else trained
         size = len(batch) // ask.parts
         if size == 0:
             raise ValueError(f"{self.config.rule.name} asks for {ask.parts} parts of a batch of {len(batch)} rows")

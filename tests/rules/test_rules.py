@@ -129,6 +129,13 @@ def test_impossible_rules_are_refused_in_one_line(text):
     assert "\n" not in str(error.value)
 
 
-def test_an_oracle_offers_no_way_to_any_data():
-    """A hostile rule that follows every attribute finds the size of the batch and what it has cost, and no more."""
-    assert vars(Oracle(24, 8)) == {"batch": 24, "steer": 8}
+def test_the_rolling_median_is_that_of_the_last_three_gradients():
+    p, rule = Problem(), RULES.parse("rm3:base=sgd,base.lr=1")
+    state, seen = p.start(rule), []
+    for number in range(7):
+        rows = torch.randperm(24, generator=torch.Generator().manual_seed(number))[:12]
+        before = p.weights.flat.clone()
+        seen.append(p.ask(Oracle.gradient, rows)[1])
+        state = p.step(rule, state, rows=rows).state
+        expected = torch.stack(seen[-3:]).sort(0).values[1] if number >= 2 else seen[-1]
+        torch.testing.assert_close(before - p.weights.flat, expected)

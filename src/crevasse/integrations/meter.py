@@ -10,13 +10,18 @@ not see how the way went. Both ≥ LEARNS: it learns. Both ≤ MEMORISES: it mem
 follows over a share r of the way and then stays scores 2r − r² and carries r: with .7 and .3 it must follow over 70%
 of the way to count as learning, and memorising means that it followed over less than 17%. Below s_max = LEARNED
 nothing is said: the first that any training learns is the look of the answers, and that always carries over. A run
-that memorises at its end does not count as learning, however far it came before.
+whose held-out loss rises at its end does not count as learning, however far it came before.
+
+During training two more figures say where it stands. `memory` is the share of all progress so far that is memory,
+1 − carried. `memorising_now` looks at the latest tenth of the progress alone, and at how much of that carries over.
+
+What readings cost is counted, not timed: `pace` says how often a loop can be read.
 """
 
 import csv
 import io
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
+from math import ceil, isfinite, sqrt
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,10 +33,17 @@ from crevasse.probes import LEARNED, lockstep, progress
 from crevasse.store import make_folder, write_atomically
 
 LEARNS, MEMORISES = 0.7, 0.3
+#: Below this fall of training loss no share of it is told: one small number over another.
+TOLD = 0.05
+#: What is learnt now is the latest tenth of all progress, over at least one reading more than TURNED.
+LATELY = 0.1
 #: Readings that must all lie above the lowest held-out loss before it is said to have turned.
 TURNED = 3
-#: A rise counts from so many standard deviations of a reading, and from this share of what progress is counted from.
+#: What counts must be so many standard deviations of a reading, or of a slope; a rise also this share of the unit.
 NOISE, RISE = 3.0, 0.01
+#: What readings may cost, as a share of training, and how many are made at least and at most.
+COST = 0.05
+FEWEST, MOST = 8, 60
 
 Finding = Literal["learns", "in part", "memorises", "too little to tell"]
 
@@ -55,6 +67,7 @@ class MeterResult:
     carried: float | None  # h at the end over s_max: what of it carries over
     memorising: float | None  # share of the fall of training loss bought while held-out loss rose
     best_step: int | None  # where held-out loss was lowest
+    memory: float | None = None  # share of the progress that is memory, 0 to 1; None below TOLD
 
 
 @dataclass
@@ -90,13 +103,15 @@ class LockstepMeter:
         carried = float(h[-1]) / together.s_max if together.s_max > 0 else None
         best = self.readings[int(np.argmax(h))].step if len(h) else None
         finding = _finding(together.score, together.s_max, carried)
-        if finding == "learns" and self.memorising_now:
+        if finding == "learns" and self._rises:
             finding = "in part"
         verdict = self._sentence(finding, together.score, together.s_max, carried, best)
         broken = next((r.step for r in self.readings if not all(map(isfinite, r[1:]))), None)
         if broken is not None:
             verdict += f" From step {broken:,} on a loss was no longer a number: only what came before counts."
-        return MeterResult(finding, verdict, together.score, together.s_max, carried, together.memorising, best)
+        return MeterResult(
+            finding, verdict, together.score, together.s_max, carried, together.memorising, best, self.memory
+        )
 
     def _sentence(
         self, finding: Finding, score: float | None, s_max: float, carried: float | None, best: int | None
@@ -114,28 +129,75 @@ class LockstepMeter:
         else:
             went = f"{_percent(min(carried, 1))} of that carried over to held-out rows"
         if finding == "learns":
-            return f"It learns: {fell}, and {went}."
+            return f"It learns: {fell}, and {went}{', but little of the latest' if self.memorising_now else ''}."
         if finding == "memorises":
             return f"It memorises: {fell}, but {'only ' if carried > 0 else ''}{went}."
-        if self.memorising_now:
+        if self._rises:
             return f"In part: {fell}, and {went}; since step {best:,} held-out loss rises."
         if best == self.readings[-1].step:
             return f"In part: {fell}, and {went}, but late: held-out loss lagged on the way."
         return f"In part: {fell}, and {went}; held-out loss was lowest at step {best:,}."
 
     @property
+    def memory(self) -> float | None:
+        """Which share of the progress so far is memory: 1 − h/s_max at the last reading, held within 0 and 1.
+
+        What training loss fell and held-out loss did not, each as a share of its own start (or of `uniform`), over what
+        training loss fell at its furthest. 0: all carries over to rows that training does not see. 1: nothing does.
+        None while nothing can be told: before the second reading, and below a fall of training loss by TOLD.
+        """
+        s, h = (v[np.isfinite(v)] for v in self.progress())
+        if len(s) < 2 or (s_max := float(s.max())) < TOLD:
+            return None
+        return min(max(1 - float(h[-1]) / s_max, 0.0), 1.0)
+
+    @property
     def memorising_now(self) -> bool:
-        """Has progress turned into memory? Held-out loss has stayed above its lowest by more than noise for the last
-        few readings, while training loss went on falling."""
-        train, held_out, unit = self._curves()
-        if len(self.readings) < TURNED + 1 or not (np.isfinite(train).all() and np.isfinite(held_out).all()):
+        """Has progress turned into memory? Training loss goes on falling, and of its latest tenth little carries over.
+
+        Over the latest readings in which s rose by LATELY of all that it ever rose (TURNED + 1 of them at least), h is
+        taken to be a line in s. Its slope is the share that carries over of what is learnt now. That share has to be
+        below MEMORISES by NOISE standard errors: where s moves little against the noise of h, nothing is said. The
+        noise of a reading is told from this line or from the wiggles of all h, whichever is larger.
+        """
+        s, h = self.progress()
+        if len(s) <= TURNED or not (np.isfinite(s).all() and np.isfinite(h).all()):
             return False
-        low = int(np.argmin(held_out))
-        # Of a smooth curve second differences are nearly all noise, √6 times that of one reading.
-        wobble = np.abs(np.diff(held_out, 2))
-        noise = float(np.median(wobble)) / 0.6745 / sqrt(6)
-        limit = held_out[low] + max(NOISE * noise, RISE * unit)
-        return bool((held_out[-TURNED:] > limit).all() and train[-1] < min(train[low], train[-TURNED - 1]))
+        top, now = s.max(), s[-TURNED:].mean()
+        begins = np.flatnonzero(now - s[:-TURNED] >= LATELY * top)
+        if top < TOLD or not s[-1] > s[-TURNED - 1] or not len(begins):
+            return False
+        s, h, noise = s[begins[-1] :], h[begins[-1] :], _noise(h)
+        way = s - s.mean()
+        spread = float(way @ way)
+        slope = float(way @ h) / spread
+        left = h - h.mean() - slope * way
+        noise = max(noise, sqrt(float(left @ left) / (len(s) - 2)))
+        return slope + NOISE * noise / sqrt(spread) < MEMORISES
+
+    @property
+    def _rises(self) -> bool:
+        """Does it memorise now, and has held-out loss stayed above its lowest by more than noise?"""
+        if not self.memorising_now:
+            return False
+        h = self.progress()[1]
+        return bool((h[-TURNED:] < h.max() - max(NOISE * _noise(h), RISE)).all())
+
+    def line(self) -> str:
+        """The last reading for a person who watches: what both losses did, and how much of it is memory."""
+        if not self.readings:
+            raise UserError("no reading was taken yet")
+        step, train, held_out = self.readings[-1]
+        start = f"step {step:,}:"
+        s, h = (float(v[-1]) for v in self.progress())
+        if not (isfinite(s) and isfinite(h)):
+            return f"{start} a loss is no longer a number"
+        if len(self.readings) < 2:
+            return f"{start} training loss {train:.3g}, held-out {held_out:.3g}"
+        share = self.memory
+        told = "too little to tell" if share is None else f"{_words(share)} of the progress is memory"
+        now = ", and so is what it learns now" if share and self.memorising_now else ""
+        return f"{start} training loss {_change(s)}, held-out {_change(h)}: {told}{now}"
 
     def write(self, path: str | Path) -> Path:
         """The readings as CSV: step, train_loss, held_out_loss, s, h. What is not a number stays empty."""
@@ -175,6 +237,45 @@ def _finding(score: float | None, s_max: float, carried: float | None) -> Findin
     if min(score, carried) >= LEARNS:
         return "learns"
     return "memorises" if max(score, carried) <= MEMORISES else "in part"
+
+
+def pace(batch: int, steps: int | None, reading: int, every: int | None = None) -> tuple[int, float]:
+    """How often to read, and what share of the cost of training that comes to. -> steps between readings, share
+
+    A forward pass of a row is 1, forward and backward are 3. batch: rows of a step. reading: rows that one reading
+    looks at, of both sides together. As many readings are made as cost at most COST, but no fewer than FEWEST, without
+    which there is no curve, and no more than MOST. Where the number of steps is not known they come evenly, as often
+    as COST pays for. every: what the user asks for instead.
+    """
+    if steps is None:
+        every = every or ceil(reading / (COST * 3 * batch))
+        return every, reading / (3 * batch * every)
+    steps = max(steps, 1)
+    affordable = int(COST * 3 * batch * steps / reading)
+    every = every or ceil(steps / (min(max(affordable, FEWEST), MOST) - 1))
+    readings = 1 + ceil(steps / every)
+    return every, readings * reading / (3 * batch * steps)
+
+
+def _noise(curve: NDArray[np.float64]) -> float:
+    """Standard deviation of a reading: of a smooth curve second differences are nearly all noise, √6 times that."""
+    return float(np.median(np.abs(np.diff(curve, 2)))) / 0.6745 / sqrt(6)
+
+
+_SHARES = (
+    (0.0, "none"), (0.1, "a tenth"), (0.25, "a quarter"), (1 / 3, "a third"), (0.5, "half"), (2 / 3, "two thirds"),
+    (0.75, "three quarters"), (0.9, "nine tenths"), (1.0, "all"),
+)  # fmt: skip
+
+
+def _words(share: float) -> str:
+    return min(_SHARES, key=lambda entry: abs(entry[0] - share))[1]
+
+
+def _change(share: float) -> str:
+    """What a loss did that has fallen by a share."""
+    percent = round(-100 * share)
+    return f"{'−' if percent < 0 else '+' if percent > 0 else ''}{abs(percent)}%"
 
 
 def _percent(share: float) -> str:

@@ -3,25 +3,24 @@
 `LockstepCallback` reads the loss of the same rows of both datasets at the beginning, every `every` optimizer steps
 and at the end, with the trainer's own model and collator.
 
-What it costs is counted, not timed. A forward pass of a row is 1, forward and backward are 3. A reading then costs
-2·rows, fewer where a side is smaller, and a step of this process 3·B, where B is the batch size on the device times
-the gradient accumulation steps. Of S steps in all, as many readings are made as cost at most 5%: 0.05·3·B·S/(2·rows),
-but no fewer than 8, without which there is no curve, and no more than 60. `callback.cost` is what it came to.
+What it costs is counted, not timed (`meter.pace`). A forward pass of a row is 1, forward and backward are 3. A reading
+then costs 2·rows, fewer where a side is smaller, and a step of this process 3·B, where B is the batch size on the
+device times the gradient accumulation steps. Of S steps in all, as many readings are made as cost at most 5%:
+0.05·3·B·S/(2·rows), but no fewer than 8, without which there is no curve, and no more than 60. `callback.cost` is what
+it came to.
 """
 
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from crevasse.errors import UserError
-from crevasse.integrations.meter import LockstepMeter
+from crevasse.integrations.meter import LockstepMeter, pace
+from crevasse.integrations.watch import as_it_was, picked
 
 try:
     from transformers import TrainerCallback
@@ -30,8 +29,6 @@ except ImportError as e:
         f"the meter for Trainer needs transformers and accelerate (pip install 'crevasse[llm]'): {e}"
     ) from None
 
-COST = 0.05
-FEWEST, MOST = 8, 60
 IGNORED = -100  # the label of a token that carries no loss
 READINGS, PICTURE = "meter.csv", "meter.html"
 
@@ -46,7 +43,8 @@ class LockstepCallback(TrainerCallback):
 
     train_rows, held_out_rows: what the trainer trains on and what it must not see, tokenised alike, with a length.
     rows: how many of each are read, always the same. every: optimizer steps between readings; None for about 5% of
-    the cost of training. collator: None for that of the trainer.
+    the cost of training. collator: None for that of the trainer. stop: end training at the first reading that says that
+    progress has turned into memory (`meter.memorising_now`).
 
     meter.csv grows in the trainer's output_dir as training goes on, and meter.html is drawn at its end, by the
     first process alone; the others read the same. Each training starts the meter anew.
@@ -61,6 +59,7 @@ class LockstepCallback(TrainerCallback):
         every: int | None = None,
         meter: LockstepMeter | None = None,
         collator: Callable[[list[Any]], Any] | None = None,
+        stop: bool = False,
     ) -> None:
         for name, value in (("rows", rows), ("every", every)):
             if value is not None and value < 1:
@@ -73,6 +72,7 @@ class LockstepCallback(TrainerCallback):
             if not len(data):
                 raise UserError(f"the {name} are empty")
         self.meter = LockstepMeter() if meter is None else meter
+        self.stop = stop
         self.every = every or 0
         self.cost = math.nan
         self.picture: Path | None = None
@@ -88,7 +88,7 @@ class LockstepCallback(TrainerCallback):
         collate = self._collator or loader.collate_fn
         size = state.train_batch_size or args.train_batch_size
         self._set_pace(size * args.gradient_accumulation_steps, state.max_steps - state.global_step)
-        with _randomness_kept(model):
+        with as_it_was(model):
             kept = _columns(loader) if self._collator is None else None
             _refuse_overlap(*self._data, kwargs.get("processing_class"))
             self._batches = tuple(
@@ -102,6 +102,8 @@ class LockstepCallback(TrainerCallback):
         """Read where it is time."""
         if state.global_step % self.every == 0 or state.global_step >= state.max_steps:
             self._read(args, state, kwargs["model"])
+            if self.stop and self.meter.memorising_now:
+                control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The last reading, unless the trainer has put an earlier model in the place of the last; the picture."""
@@ -115,20 +117,14 @@ class LockstepCallback(TrainerCallback):
     # --- how it works ---
 
     def _set_pace(self, batch: int, steps: int) -> None:
-        steps = max(steps, 1)
         reading = sum(min(self._rows, len(data)) for data in self._data)
-        affordable = int(COST * 3 * batch * steps / reading)
-        intervals = min(max(affordable, FEWEST), MOST) - 1
-        self.every = self._asked_every or math.ceil(steps / intervals)
-        readings = 1 + math.ceil(steps / self.every)
-        self.cost = readings * reading / (3 * batch * steps)
+        self.every, self.cost = pace(batch, steps, reading, self._asked_every)
 
     def _collate(
         self, data: Any, name: str, collate: Callable[[list[Any]], Any], kept: set[str] | None, size: int, shifted: bool
     ) -> list[Batch]:
         """The rows that are read, as batches with their number of targets. Raises UserError if there are none."""
-        picked = np.random.default_rng(0).permutation(len(data))[: self._rows]  # a generator of its own
-        rows = [_only(data[int(i)], kept) for i in sorted(picked)]
+        rows = [_only(data[i], kept) for i in picked(len(data), self._rows)]
         batches = [collate(rows[i : i + size]) for i in range(0, len(rows), size)]
         counted = [(batch, _targets(batch, name, shifted)) for batch in batches]
         if not any(n for _, n in counted):
@@ -139,7 +135,7 @@ class LockstepCallback(TrainerCallback):
         step, readings = state.global_step, self.meter.readings
         if readings and readings[-1].step >= step:
             return
-        with _randomness_kept(model), _evaluating(model), torch.no_grad():
+        with as_it_was(model, reading=True):
             train, held_out = (_loss(model, batches) for batches in self._batches)
         self.meter.note(step, train, held_out)
         if state.is_world_process_zero:
@@ -227,32 +223,3 @@ def _text(row: Any, tokenizer: Any) -> str:
         return ""
     text = " ".join(str(tokenizer.decode(_plain(row["input_ids"]), skip_special_tokens=True)).split())
     return f" ({text[:40] + '…' if len(text) > 40 else text!r})"
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode, then each as it was. The flags alone: a module's own train() may do more."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-@contextmanager
-def _randomness_kept(model: nn.Module) -> Iterator[None]:
-    """Whatever rows, collator or model draw, training draws what it would have drawn."""
-    device: Any = getattr(torch, next(model.parameters()).device.type, None)
-    on_device = device.get_rng_state() if hasattr(device, "get_rng_state") else None
-    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
-        torch.set_rng_state(tensors)
-        if on_device is not None:
-            device.set_rng_state(on_device)

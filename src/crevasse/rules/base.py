@@ -82,7 +82,8 @@ class BaseRule(Rule):
 
     @abstractmethod
     def apply(self, gradient: Tensor, weights: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        """gradient, weights (parameter,), neither changed in place -> new weights (parameter,), new state
+        """gradient, weights (parameter,), neither changed in place -> new weights (parameter,), in a tensor of their own, and
+        the new state.
 
         The returned state may reuse the tensors of the given one.
         """
@@ -127,6 +128,10 @@ def require_base(rule: Rule, base: object) -> None:
     require(
         isinstance(base, BaseRule),
         f"base of {rule.name} must be a rule of one gradient such as sgd or adamw, not {getattr(base, 'name', base)}",
+    )
+    require(
+        not getattr(base, "stablemax", False),
+        f"stablemax goes with a rule that asks itself: it counts for nothing within {rule.name}",
     )
 
 

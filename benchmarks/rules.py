@@ -1,0 +1,125 @@
+"""What a step of every rule costs, counted and timed, in one run.
+
+Here: the laboratory's own step, 2 layers of width 128, T = 16, batch 128, one thread; each rule's step over that of its
+plain base with the same batch. The name of a figure says the passes that were counted, in units of one forward and
+backward pass. Outside: rules around torch's AdamW in a plain PyTorch loop over an MLP, over the same loop without them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from crevasse.api import make_config
+from crevasse.documents import Data, Rows
+from crevasse.integrations.optimizer import RuleOptimizer
+from crevasse.passes import Alone, Look
+from crevasse.processes import World
+from crevasse.rules import RULES, Cost, Oracle, Rule, Seen, Step, Weights, answered
+from measure import Figure, seconds
+
+BATCH, ROUNDS = 128, 7
+#: At settings that do what the rule is for in every step that is timed.
+SETTINGS = {
+    "gaf": "gaf:k=4,threshold=2", "delayed-compression": "delayed-compression:below=100", "quantise": "quantise:every=1",
+    "restarts": "restarts:copies=2,each=1000",
+}  # fmt: skip
+GOALS = {"gaf": "≤ 1.15", "sam": "≤ 2.1", "grokfast": "≤ 1.1", "perp": "≤ 1.1"}
+
+
+def figures() -> Iterator[Figure]:
+    """Ratios of steps, rule by rule."""
+    torch.set_num_threads(1)
+    yield from _here()
+    yield from _outside()
+
+
+def _here() -> Iterator[Figure]:
+    config = make_config(
+        "iterated-product:p=13,T=16,beyond=", "direct", "transformer:width=128", train=4000, batch=BATCH
+    )
+    data = Data(config)
+    rows = Rows.of(data.train)
+    model = config.model.build(data.script.size, data.context, data.silent)
+    part, steer = torch.arange(BATCH), torch.arange(BATCH, 2 * BATCH)
+    bases: dict[str, Callable[[], Cost]] = {}
+    for name in RULES:
+        rule = RULES.parse(SETTINGS.get(name, name))
+        base = _innermost(rule)
+        plain = bases.setdefault(base, stepper(RULES.parse(base), model, rows, part, steer))
+        step = stepper(rule, model, rows, part, steer)
+        plain(), step()
+        times = [(seconds(step), seconds(plain)) for _ in range(ROUNDS)]
+        cost = step()
+        passes = f"{(cost.forward_rows + 2 * cost.backward_rows) / BATCH / 3:.2g}"
+        yield Figure(f"{name} ({passes} passes) over {base}", [a / b for a, b in times], GOALS.get(name))
+
+
+def _innermost(rule: Rule) -> str:
+    base = getattr(rule, "base", None)
+    if base is not None:
+        return _innermost(base)
+    return rule.name if rule.name in ("sgd", "adamw") else "adamw"
+
+
+def stepper(rule: Rule, model: nn.Module, rows: Rows, part: torch.Tensor, steer: torch.Tensor) -> Callable[[], Cost]:
+    """One step of a rule, as a trial takes it; it returns what it cost in rows."""
+    weights = Weights(model)
+    alone = Alone(model, weights, 0, World(), stacks=True)
+    state, number = rule.init(weights.flat, weights.layout), 0
+
+    def step() -> Cost:
+        nonlocal state, number
+        cost = Cost()
+
+        def answer(ask) -> Seen:
+            batch = steer if ask.steer else part
+            cost.count(ask, len(batch) // ask.parts * len(ask.asked))
+            pieces = batch.split(len(batch) // ask.parts)
+            found = alone.look(Look(rows, tuple(pieces[i] for i in ask.asked), ask.slopes, ask.at, ask.stablemax))
+            return Seen(found.losses, found.gradients)
+
+        # At rate 0.01 of the usual: the same work, and a model that stays what it is.
+        now = Step(weights.layout, 0.01, number)
+        update = answered(rule.update(Oracle(len(part), len(steer)), weights.flat, state, now), answer)
+        state, number = update.state, number + 1
+        weights.flat.copy_(update.weights)
+        return cost
+
+    return step
+
+
+def _outside() -> Iterator[Figure]:
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(512, 256, generator=g), torch.randint(0, 10, (512,), generator=g)
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+
+    usual = model()
+    adamw = torch.optim.AdamW(usual.parameters(), lr=1e-4)
+
+    def plain() -> None:
+        adamw.zero_grad()
+        F.cross_entropy(usual(x), y).backward()
+        adamw.step()
+
+    for name in ("gaf", "sam", "grokfast", "perp"):
+        net = model()
+        optimizer = RuleOptimizer(SETTINGS.get(name, name), net, torch.optim.AdamW(net.parameters(), lr=1e-4))
+
+        def ruled(net=net, optimizer=optimizer) -> None:
+            for look in optimizer.looks((x, y)):
+                a, b = look.batch
+                look.backward(F.cross_entropy(net(a), b))
+
+        plain(), ruled()
+        times = [(seconds(ruled), seconds(plain)) for _ in range(3 * ROUNDS)]
+        yield Figure(f"{name} around torch's AdamW, in a plain loop", [a / b for a, b in times], GOALS[name])
+
+
+if __name__ == "__main__":
+    for figure in figures():
+        print(figure)

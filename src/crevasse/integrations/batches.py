@@ -1,0 +1,105 @@
+"""Batches as users have them: a tensor, or tuples, lists and dictionaries of tensors with rows on the first axis."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crevasse.errors import UserError
+from crevasse.objectives import IGNORED
+
+
+def rows_of(batch: Any) -> int:
+    """How many rows a batch has. Raises UserError where its tensors do not agree, or where there is none."""
+    sizes = {len(t) if t.dim() else 0 for t in tensors(batch)}
+    if len(sizes) != 1:
+        have = "no tensor" if not sizes else "tensors of " + ", ".join(map(str, sorted(sizes))) + " rows"
+        raise UserError(f"a batch has to be tensors with the same number of rows; this one has {have}")
+    return sizes.pop()
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """All tensors of a batch, in order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from tensors(value)
+    elif isinstance(batch, list | tuple):
+        for value in batch:
+            yield from tensors(value)
+
+
+def mapped(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """The same batch with every tensor changed; what is no tensor stays."""
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {key: mapped(change, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(mapped(change, value) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(mapped(change, value) for value in batch)
+    return batch
+
+
+def pieces(batches: tuple[Any, ...], parts: int) -> list[list[Any]]:
+    """For each part the batches, or slices of the one batch, that it consists of.
+
+    One batch is cut into parts whose sizes differ by one row at most; of several each part gets the same number, in
+    order. Raises UserError where that cannot be.
+    """
+    if len(batches) == 1:
+        rows = rows_of(batches[0])
+        if rows < parts:
+            raise UserError(f"a batch of {rows} rows cannot be split into {parts} microbatches")
+        ends = [rows * i // parts for i in range(parts + 1)]
+        return [[_cut(batches[0], a, b)] for a, b in pairwise(ends)]
+    if len(batches) % parts:
+        raise UserError(
+            f"{len(batches)} batches cannot be dealt out to {parts} microbatches: give a multiple of {parts}"
+        )
+    each = len(batches) // parts
+    return [list(batches[i * each : (i + 1) * each]) for i in range(parts)]
+
+
+def _cut(batch: Any, start: int, stop: int) -> Any:
+    return mapped(lambda t: t[start:stop], batch)
+
+
+def swapped(batch: Any, share: float, generator: torch.Generator) -> Any:
+    """A share of the rows are given the label of another one. Labels: the second of a pair, or the entry ``labels``.
+
+    Raises UserError where a batch has no such place. A label of several tokens is swapped where both carry loss.
+    """
+
+    def swap(labels: Tensor) -> Tensor:
+        count = len(labels)
+        chosen = torch.rand(count, generator=generator) < share
+        other = torch.randint(1, max(count, 2), (count,), generator=generator) + torch.arange(count)
+        theirs = labels[(other % count).to(labels.device)]
+        change = chosen.to(labels.device).view(-1, *[1] * (labels.dim() - 1)).expand_as(labels)
+        if labels.dim() > 1 and not labels.is_floating_point():
+            change = change & (labels != IGNORED) & (theirs != IGNORED)
+        return torch.where(change, theirs, labels)
+
+    if isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return [batch[0], swap(batch[1])]
+    if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
+        return {**batch, "labels": swap(batch["labels"])}
+    raise UserError("label noise needs to find the labels: a batch of (inputs, labels), or a dictionary with labels")
+
+
+def contents(batch: Any) -> dict[bytes, int]:
+    """A digest of each row, and where it first stands."""
+    found: dict[bytes, int] = {}
+    columns = [t.detach().cpu().contiguous() for t in tensors(batch)]
+    for row in range(rows_of(batch)):
+        sha = hashlib.blake2b(digest_size=16)
+        for column in columns:
+            sha.update(column[row].reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.setdefault(sha.digest(), row)
+    return found
