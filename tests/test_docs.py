@@ -58,3 +58,25 @@ def test_the_worked_study_answers(tmp_path, monkeypatch):
 def test_every_page_that_the_design_asks_for_is_there():
     for page in ("architecture", "cli", *(f"add-a-{k}" for k in (*TABLES, "study"))):
         assert (DOCS / f"{page}.md").exists()
+
+
+def blocks(page):
+    """The code on a page, block by block."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), flags=re.DOTALL)
+
+
+def test_rules_in_your_training_run_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    for code in blocks("rules-in-your-training.md"):
+        if "DistributedDataParallel" not in code and "Trainer" not in code:
+            exec(compile(code, "rules-in-your-training.md", "exec"), namespace)
+    loss, agreed, passes = re.findall(r"[\d.]+", capsys.readouterr().out)
+    assert float(loss) < 0.5 and 0 < float(agreed) <= 1
+    assert float(passes) == 2 * 20 * 4, "of each step one forward and one backward pass, in four parts"
+
+
+def test_every_rule_stands_on_its_page():
+    page = (DOCS / "rules.md").read_text("utf-8")
+    told = set(re.findall(r"`([a-z0-9-]+)`", page))
+    assert set(RULES) <= told, f"rules.md does not tell of {set(RULES) - told}"

@@ -37,11 +37,15 @@ def gib(size: int) -> str:
     return f"{size / _GIB:.1f}"
 
 
+def state_of(rule: Rule, size: int) -> int:
+    """Bytes that a rule remembers about so many weights. It is asked with weights that have a shape but no storage."""
+    state = rule.init(torch.empty(size, device="meta"), Layout.flat(size))
+    return sum(t.numel() * t.element_size() for t in state.values())
+
+
 def estimate(needs: Needs, rule: Rule) -> Estimate:
-    """What training needs. The rule is asked for its state of weights that have a shape but no storage."""
-    trained = 4 * needs.trained
-    state = rule.init(torch.empty(needs.trained, device="meta"), Layout.flat(needs.trained))
-    held = sum(t.numel() * t.element_size() for t in state.values())
+    """What training needs."""
+    trained, held = 4 * needs.trained, state_of(rule, needs.trained)
     k = rule.microbatches()
     # One is added up and one is handed out; k of them are there one by one and stacked.
     gradients = trained * (2 if k == 1 else 2 * k + 1)

@@ -125,7 +125,7 @@ def _memory(config: TrialConfig) -> int:
     if needs is not None:
         return memory.estimate(needs, config.rule).total
     size = parameters(config.model)
-    vectors = 4 * size * (6 + 2 * config.rule.microbatches())
+    vectors = 4 * size * (4 + 2 * config.rule.microbatches()) + memory.state_of(config.rule, size)
     # The probes are read forward only, but all at once.
     return vectors + int(EXAMPLE * (batch + config.probe_rows / 2) * size**0.5 / 4)
 
