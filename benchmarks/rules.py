@@ -22,8 +22,8 @@ from measure import Figure, seconds
 BATCH, ROUNDS = 128, 7
 #: At settings that do what the rule is for in every step that is timed.
 SETTINGS = {
-    "gaf": "gaf:k=4,threshold=2", "delayed-compression": "delayed-compression:below=100", "quantise": "quantise:every=1",
-    "restarts": "restarts:copies=2,each=1000",
+    "gaf": "gaf:k=4,threshold=2", "delayed-compression": "delayed-compression:below=100",
+    "quantise": "quantise:every=1", "restarts": "restarts:copies=2,each=1000",
 }  # fmt: skip
 GOALS = {"gaf": "≤ 1.15", "sam": "≤ 2.1", "grokfast": "≤ 1.1", "perp": "≤ 1.1"}
 

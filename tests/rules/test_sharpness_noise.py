@@ -332,6 +332,12 @@ def test_weights_are_rounded_at_their_time_and_trained_in_between():
         torch.testing.assert_close(p.weights.flat, expected)
 
 
+def test_at_rate_zero_nothing_is_rounded():
+    weights = torch.randn(40, generator=torch.Generator().manual_seed(0))
+    step = Step(Layout((Part("w", 0, (2, 20), "matrix"),)), scale=0.0)
+    assert torch.equal(applied(RULES.parse("quantise:bits=2,every=1,base=sgd"), weights, step), weights)
+
+
 @pytest.mark.parametrize("per", ["row", "part"])
 def test_the_grid_belongs_to_a_row_or_to_a_part_and_biases_have_none(per):
     layout = Layout((Part("w", 0, (3, 40), "embedding"), Part("b", 120, (5,), "vector")))

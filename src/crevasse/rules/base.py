@@ -82,8 +82,7 @@ class BaseRule(Rule):
 
     @abstractmethod
     def apply(self, gradient: Tensor, weights: Tensor, state: State, step: Step) -> tuple[Tensor, State]:
-        """gradient, weights (parameter,), neither changed in place -> new weights (parameter,), in a tensor of their own, and
-        the new state.
+        """gradient, weights (parameter,), neither changed in place -> new weights in a tensor of their own, new state
 
         The returned state may reuse the tensors of the given one.
         """

@@ -34,9 +34,9 @@ class Median(Agreement):
     """The base rule on the entrywise median of k microbatch gradients.
 
     With k = 3 the M3 of Zielinski, Krishnan and Chatterjee 2020, "Weak and strong gradient directions": what one
-    microbatch alone pulls at never passes, what two share does. (Their RM3, the rolling median, is `rm3`.) Of an even k the mean of the two in the middle, so that the
-    median of −g is minus that of g. Fewer than k/2 microbatches, whatever they hold, cannot move it out of the range
-    of the others.
+    microbatch alone pulls at never passes, what two share does. (Their RM3, the rolling median, is `rm3`.) Of an even k
+    the mean of the two in the middle, so that the median of −g is minus that of g. Fewer than k/2 microbatches,
+    whatever they hold, cannot move it out of the range of the others.
 
     Costs one forward and one backward pass over the batch, in k parts, memory k vectors. Not where few examples carry
     the signal, such as rare tokens: a gradient that most microbatches lack has a median of about zero.
