@@ -49,8 +49,8 @@ class Run:
         return next((self.steps[i] for i in low), None)
 
     def at(self, step: int) -> float:
-        """Accuracy at a reading."""
-        return self.accuracy[self.steps.index(step)]
+        """Accuracy at the last reading of it up to a step: more rows can mean fewer readings."""
+        return self.accuracy[max(i for i, s in enumerate(self.steps) if s <= step)]
 
 
 def digits(seed: int, wrong: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -112,7 +112,9 @@ def told(what: str, settings: dict, noisy_goal: str | None = "≥ 10") -> Iterat
     """Both kinds of labels in one setting."""
     noisy = [train(seed, WRONG, **settings) for seed in SEEDS]
     clean = [train(seed, 0.0, **settings) for seed in SEEDS]
-    print(f"40% wrong labels{what}: step of the warning with {' and '.join(map(str, ROWS))} rows, of the fall; accuracy")
+    print(
+        f"40% wrong labels{what}: step of the warning with {' and '.join(map(str, ROWS))} rows, of the fall; accuracy"
+    )
     for seed, run in zip(SEEDS, noisy, strict=True):
         stops = [s if s is None else f"{s} ({100 * run.at(s):.1f})" for s in run.warned.values()]
         best, end = 100 * max(run.accuracy), 100 * run.accuracy[-1]

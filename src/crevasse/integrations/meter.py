@@ -13,7 +13,7 @@ nothing is said: the first that any training learns is the look of the answers, 
 whose held-out loss rises at its end does not count as learning, however far it came before.
 
 During training two more figures say where it stands. `memory` is the share of all progress so far that is memory,
-1 − carried. `memorising_now` looks at the latest tenth of the progress alone, and at how much of that carries over.
+1 − carried. `memorising_now` looks at the latest 15% of the progress alone, and at how much of that carries over.
 
 What readings cost is counted, not timed: `pace` says how often a loop can be read.
 """
@@ -35,11 +35,11 @@ from crevasse.store import make_folder, write_atomically
 LEARNS, MEMORISES = 0.7, 0.3
 #: Below this fall of training loss no share of it is told: one small number over another.
 TOLD = 0.05
-#: What is learnt now is the latest tenth of all progress, over at least one reading more than TURNED.
-LATELY = 0.1
-#: Readings that must all lie above the lowest held-out loss before it is said to have turned.
+#: What is learnt now is the latest share of all progress; its end is the mean of the last TURNED readings.
+LATELY = 0.15
+#: Readings that stand for the present, and that must all lie above the lowest held-out loss before it has turned.
 TURNED = 3
-#: What counts must be so many standard deviations of a reading, or of a slope; a rise also this share of the unit.
+#: What counts must be so many standard deviations away; a rise also this share of what progress is counted from.
 NOISE, RISE = 3.0, 0.01
 #: What readings may cost, as a share of training, and how many are made at least and at most.
 COST = 0.05
@@ -122,7 +122,8 @@ class LockstepMeter:
             return f"Nothing can be told: training loss never fell below {start}."
         fell = f"training loss fell {_percent(s_max)} below {start}"
         if finding == "too little to tell":
-            lags = "; so far held-out loss does not follow" if score <= MEMORISES else ""
+            lags = "; of what it learnt last little carries over" if self.memorising_now else ""
+            lags = "; so far held-out loss does not follow" if score <= MEMORISES else lags
             return f"Too little to tell: {fell}, and up to {_percent(LEARNED)} almost anything carries over{lags}."
         if carried <= 0:
             went = "held-out loss ended " + ("higher than it began" if self.uniform is None else f"above {start}")
@@ -153,27 +154,23 @@ class LockstepMeter:
 
     @property
     def memorising_now(self) -> bool:
-        """Has progress turned into memory? Training loss goes on falling, and of its latest tenth little carries over.
+        """Has progress turned into memory? Training loss goes on falling, and little of that carries over.
 
-        Over the latest readings in which s rose by LATELY of all that it ever rose (TURNED + 1 of them at least), h is
-        taken to be a line in s. Its slope is the share that carries over of what is learnt now. That share has to be
-        below MEMORISES by NOISE standard errors: where s moves little against the noise of h, nothing is said. The
-        noise of a reading is told from this line or from the wiggles of all h, whichever is larger.
+        The latest progress runs from the last reading whose s lies LATELY of all progress or more below the mean of the
+        last TURNED readings, up to that mean. What carries over of it is how far h went meanwhile over how far s went.
+        That must be below MEMORISES by NOISE standard deviations: where s moves little against the noise of h,
+        nothing is said, nor before a fall of training loss by TOLD.
         """
         s, h = self.progress()
         if len(s) <= TURNED or not (np.isfinite(s).all() and np.isfinite(h).all()):
             return False
-        top, now = s.max(), s[-TURNED:].mean()
+        now, top = s[-TURNED:].mean(), s.max()
         begins = np.flatnonzero(now - s[:-TURNED] >= LATELY * top)
-        if top < TOLD or not s[-1] > s[-TURNED - 1] or not len(begins):
+        if top < TOLD or s[-1] <= s[-TURNED - 1] or not len(begins):
             return False
-        s, h, noise = s[begins[-1] :], h[begins[-1] :], _noise(h)
-        way = s - s.mean()
-        spread = float(way @ way)
-        slope = float(way @ h) / spread
-        left = h - h.mean() - slope * way
-        noise = max(noise, sqrt(float(left @ left) / (len(s) - 2)))
-        return slope + NOISE * noise / sqrt(spread) < MEMORISES
+        begin = begins[-1]
+        noise = NOISE * _noise(h) * sqrt(1 + 1 / TURNED)
+        return bool(h[-TURNED:].mean() - h[begin] + noise < MEMORISES * (now - s[begin]))
 
     @property
     def _rises(self) -> bool:

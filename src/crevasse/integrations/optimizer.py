@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from crevasse.errors import UserError
-from crevasse.integrations.batches import contents, pieces, rows_of, swapped
+from crevasse.integrations.batches import contents, pieces, rows_of, swapped, tensors
 from crevasse.integrations.theirs import Theirs, around, depth
 from crevasse.rules import RULES, Ask, BaseRule, Cost, Layout, Oracle, Rule, Seen, State, Step, Update
 from crevasse.rules.clip import Clip
@@ -101,11 +101,13 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__init__(self.parameters, {"lr": own_rate if isinstance(own_rate, float) else 1.0})
         if optimizer is not None:
             self.param_groups = optimizer.param_groups
-        self._initial = float(self.param_groups[0]["lr"])
+        group = self.param_groups[0]
+        self._initial = float(group.get("initial_lr", group["lr"]))  # a scheduler made before may have begun at zero
         weights = self._gather()
         self._state: State = self.rule.init(weights, self.layout)
         self.number, self.agreed, self.loss, self.cost = 0, 1.0, float("nan"), Cost()
         self._found: Update | None = None
+        self._steering: tuple[list[Any], dict[bytes, int]] = ([], {})  # the last steer batch and its contents
 
     # --- a step ---
 
@@ -150,7 +152,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if self.rule.steers:
             if steer is None:
                 raise UserError(f"{self.rule.name} needs problems that steer: looks(batch, steer=...)")
-            _refuse_overlap(batches, steer)
+            self._refuse_overlap(batches, steer)
         if len(batches) == 1:
             pieces(batches, self.rule.microbatches())  # told before the first forward pass
         weights = self._gather()
@@ -251,6 +253,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             "rule": self.text,
             "layout": [[part.name, list(part.shape)] for part in self.layout.parts],
             "number": self.number,
+            "cost": [self.cost.forward_rows, self.cost.backward_rows],
             "seed": self.seed,
             "initial": self._initial,
             "lr": [group["lr"] for group in self.param_groups],
@@ -260,7 +263,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict`. Raises UserError, before anything is changed, for one of another rule or model."""
-        missing = {"rule", "layout", "number", "seed", "initial", "lr", "state", "optimizer"} - set(state_dict)
+        missing = {"rule", "layout", "number", "cost", "seed", "initial", "lr", "state", "optimizer"} - set(state_dict)
         if missing:
             raise UserError(f"this is no state of a RuleOptimizer: {', '.join(sorted(missing))} is missing")
         if state_dict["rule"] != self.text:
@@ -286,6 +289,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for group, lr in zip(self.param_groups, state_dict["lr"], strict=True):
             group["lr"] = lr
         self.number, self.seed, self._initial = state_dict["number"], state_dict["seed"], state_dict["initial"]
+        self.cost = Cost(*state_dict["cost"])
 
     # --- vectors and parameters ---
 
@@ -366,6 +370,20 @@ class RuleOptimizer(torch.optim.Optimizer):
                 m.track_running_stats = True
             self._scatter(weights)
 
+    def _refuse_overlap(self, batches: tuple[Any, ...], steer: Any) -> None:
+        """Raises UserError where a row steers that is also trained on."""
+        now = [(t, t._version) for t in tensors(steer)]
+        kept, steering = self._steering
+        if len(kept) != len(now) or any(a[0] is not b[0] or a[1] != b[1] for a, b in zip(kept, now, strict=True)):
+            steering = contents(steer)
+            self._steering = (now, steering)
+        for batch in batches:
+            for digest, row in contents(batch).items():
+                if digest in steering:
+                    raise UserError(
+                        f"row {steering[digest]} of the steer set is row {row} of the batch: what steers is not trained on"
+                    )
+
     @contextmanager
     def _untouched_on_error(self, weights: Tensor) -> Iterator[None]:
         try:
@@ -410,17 +428,6 @@ def _require_same_parameters(optimizer: torch.optim.Optimizer, named: Sequence[t
         )
     if len(moved) > len(named):
         raise UserError("the optimizer moves parameters that the model does not have")
-
-
-def _refuse_overlap(batches: tuple[Any, ...], steer: Any) -> None:
-    """Raises UserError where a row steers that is also trained on."""
-    steering = contents(steer)
-    for batch in batches:
-        for digest, row in contents(batch).items():
-            if digest in steering:
-                raise UserError(
-                    f"row {steering[digest]} of the steer set is row {row} of the batch: what steers is not trained on"
-                )
 
 
 def _shown(part: Any) -> str:
