@@ -6,9 +6,10 @@ training rows and 300 held out, whose labels are wrong as often. Accuracy is of 
 not trained on; only this script sees them.
 
 Written down before the run: held-out accuracy FALLS at the first reading at which it is 2 points or more below its
-best so far and never comes back to within 2 points of that best. The rule of the meter was chosen on seeds 100–109;
-the figures are of seeds 0–9. Two watches look at the same training: one at the default 64 rows of each side, one at
-256, which 5% of this training pays for as well.
+best so far and never comes back to within 2 points of that best. The rule of the meter was chosen on seeds 100–109,
+how many rows it reads by default on 0–19; the figures are of seeds 20–29. Two watches look at the same training: one
+reads 256 rows of each side, the default where training pays for them as here, one the 64 that are read where it does
+not.
 
 `quick` is the setting in which accuracy falls within the first ten readings (AdamW 1e-3, 1500 steps): no curve is long
 enough to be sure so early, and the figures say what that costs.
@@ -24,10 +25,10 @@ from torch import nn
 from crevasse.integrations.watch import LockstepWatch
 from measure import Figure
 
-SEEDS = range(10)
+SEEDS = range(20, 30)
 WRONG, POINTS = 0.4, 0.02
 TRAIN, HELD_OUT, BATCH = 1000, 300, 128
-ROWS = (64, 256)
+ROWS = (256, 64)
 
 
 @dataclass

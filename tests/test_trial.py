@@ -228,6 +228,11 @@ def test_a_config_comes_back_from_its_json(small):
         TrialConfig.from_json({**config.to_json(), "depth": 3})
 
 
+@pytest.mark.parametrize("rule", ["egd:base=sgd,base.lr=900000", "upgrad:base=sgd,base.lr=900000"])
+def test_a_rule_that_takes_matrices_apart_diverges_like_any_other(tmp_path, small, rule):
+    assert run_trial(small(rule=rule, steps=20), tmp_path)["status"] == "diverged"
+
+
 def test_damage_is_told_and_nothing_is_lost(tmp_path, small):
     config = small()
     record = run_trial(config, tmp_path)

@@ -115,7 +115,8 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @_quiet
 def run(
     task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, chunk: int,
-    train: int | None, steer: int, held_out: int, labels: str, seed: int, seeds: int, probe_every: int, out: Path | None, as_json: bool, quiet: bool,
+    train: int | None, steer: int, held_out: int, labels: str, seed: int, seeds: int, probe_every: int,
+    out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train one learner on a task (iterated-product T=1-6, or pairs:my.csv) and judge it."""
     from crevasse import api
@@ -126,8 +127,8 @@ def run(
     with _live(quiet) as live:
         result = api.run(
             _with_options(task, options), form, model, rule, seeds=seeds, out=folder, on_event=live.trial_event,
-            steps=steps, batch=batch, chunk=chunk, train=train, steer=steer, held_out=held_out, labels=labels, noise=share,
-            seed=seed, probe_every=probe_every,
+            steps=steps, batch=batch, chunk=chunk, train=train, steer=steer, held_out=held_out, labels=labels,
+            noise=share, seed=seed, probe_every=probe_every,
         )  # fmt: skip
     if as_json:
         _print_json(result)

@@ -84,7 +84,7 @@ def test_in_a_loop_a_rule_is_what_it_is_in_the_laboratory(name):
     model, other = model_of(), model_of()
     optimizer = RuleOptimizer(rule, model, seed=5)
     weights = vector(other)
-    state = rule.init(weights, optimizer.layout)
+    state = rule.init(weights, optimizer.vector.layout)
     for number, batch in enumerate(batches(4)):
 
         def answer(ask, batch=batch, at=weights, number=number):
@@ -103,7 +103,7 @@ def test_in_a_loop_a_rule_is_what_it_is_in_the_laboratory(name):
             flat = torch.stack([torch.cat([g.flatten() for g in s]) for s in slopes]) if slopes else None
             return Answer(torch.stack(losses).detach(), flat)
 
-        step = Step(optimizer.layout, 1.0, number, 5)
+        step = Step(optimizer.vector.layout, 1.0, number, 5)
         update = answered(rule.update(Oracle(ROWS, ROWS if rule.steers else 0), weights, state, step), answer)
         weights, state = update.weights.clone(), update.state
         train(optimizer, model, [batch])
@@ -137,9 +137,9 @@ def test_any_torch_optimizer_is_a_base_and_a_step_that_is_tried_leaves_no_trace(
         F.cross_entropy(plain(x), y).backward()
         theirs.step()
         before, state = vector(wrapped), ours._theirs.collect()
-        proposed(ours._theirs, torch.randn(len(before)), before, state, Step(ours.layout))
-        ours._scatter(before)
-        ours._theirs._hand_back(state)
+        proposed(ours._theirs, torch.randn(len(before)), before, state, Step(ours.vector.layout))
+        ours.vector.scatter(before)
+        ours._theirs.hand_back(state)
         train(ours, wrapped, [(x, y)])
         torch.testing.assert_close(vector(wrapped), vector(plain), rtol=1e-4, atol=1e-5)
 
@@ -250,7 +250,129 @@ def test_a_gradient_scaler_changes_nothing_but_an_overflow(name):
     scaler.update()
     assert scaler.get_scale() == 2.0**9
     assert torch.equal(vector(other), before)
-    assert same(scaled.state_dict(), state)
+    assert same(scaled.state_dict() | {"cost": state["cost"]}, state), "a look that is in vain costs all the same"
+    train(scaled, other, [(x, y)], scaler=scaler)
+    scaler.update()
+    with pytest.raises(UserError, match=r"scaler.update\(\)"):
+        train(scaled, other, [(x, y)] * 2, scaler=scaler)
+
+
+def test_a_scaler_that_is_off_is_none():
+    one, other = model_of(), model_of()
+    plain, off = (RuleOptimizer("mezo", m) for m in (one, other))
+    train(plain, one, batches(3))
+    train(off, other, batches(3), scaler=torch.amp.GradScaler("cpu", enabled=False))
+    assert torch.equal(vector(one), vector(other))
+
+
+@pytest.mark.parametrize("name", ["mezo", "es"])
+def test_losses_alone_are_checked_under_a_scaler_too(name):
+    model = model_of()
+    optimizer, scaler = RuleOptimizer(name, model), torch.amp.GradScaler("cpu")
+    train(optimizer, model, batches(2)[:1], scaler=scaler)
+    scaler.update()
+    before = vector(model)
+    with pytest.raises(UserError, match="loss that is not a number"):
+        train(optimizer, model, [(torch.full((ROWS, 6), torch.nan), batches(1)[0][1])], scaler=scaler)
+    assert torch.equal(vector(model), before)
+
+
+def test_autocast_around_the_whole_loop_sees_the_weights_of_each_look():
+    """It keeps rounded copies of the weights, of which a second look must not be a third."""
+    moves = []
+    for around in (True, False):
+        model = model_of()
+        optimizer = RuleOptimizer("sam:rho=2", model, torch.optim.SGD(model.parameters(), 1.0))
+        before = vector(model)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=around):
+            for look in optimizer.looks(batches(1)[0]):
+                x, y = look.batch
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    loss = F.cross_entropy(model(x), y)
+                look.backward(loss)
+        moves.append(vector(model) - before)
+    torch.testing.assert_close(moves[0], moves[1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_loop_that_was_left_but_is_still_held_ends_where_another_begins():
+    """An interrupted cell of a notebook holds its loop in the traceback."""
+    model = model_of()
+    optimizer = RuleOptimizer("sam:rho=1", model, adamw(model))
+    x, y = batches(1)[0]
+    before = vector(model)
+    held = optimizer.looks((x, y))
+    look = next(held)
+    look.backward(F.cross_entropy(model(x), y))
+    next(held)
+    assert not torch.equal(vector(model), before)
+    with optimizer.judged():
+        assert torch.equal(vector(model), before)
+    train(optimizer, model, [(x, y)])
+    with pytest.raises(UserError, match="another loop"):
+        next(held)
+    assert optimizer.number == 1
+
+
+def test_a_parameter_may_be_a_single_number():
+    for name in ("sam", "grokfast", "muon", "perp", "sphere"):
+        model = model_of()
+        model.scale = nn.Parameter(torch.tensor(1.0))
+        head = adamw(model) if name in WRAPS else None
+        optimizer = RuleOptimizer(name, model, head)
+        for look in optimizer.looks(batches(1)[0]):
+            x, y = look.batch
+            h = model[2](model[1](model[0](x)))
+            look.backward(F.cross_entropy(h * model.scale, y))
+        assert optimizer.number == 1
+
+
+def test_groups_are_those_of_the_optimizer_within_also_after_it_was_restored():
+    model = model_of()
+    inner = adamw(model)
+    optimizer = RuleOptimizer("gaf:threshold=2", model, inner)
+    train(optimizer, model, batches(1))
+    inner.load_state_dict(copy.deepcopy(inner.state_dict()))
+    assert optimizer.param_groups is inner.param_groups
+
+
+def test_a_compiled_model_and_the_plain_one_have_the_same_names():
+    model = model_of()
+    optimizer = RuleOptimizer("gaf:threshold=2", model, adamw(model))
+    train(optimizer, model, batches(2))
+    compiled = torch.compile(model_of(), backend="eager")
+    again = RuleOptimizer("gaf:threshold=2", compiled, adamw(compiled))
+    again.load_state_dict(optimizer.state_dict())
+    assert again.number == 2
+
+
+def test_a_gradient_is_left_as_the_user_made_it():
+    model = model_of()
+    optimizer = RuleOptimizer("grokfast:lamb=5", model, adamw(model))
+    x, y = batches(1)[0]
+    F.cross_entropy(model(x), y).backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    optimizer.step()
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
+
+
+def test_what_fails_within_a_try_of_a_step_leaves_the_optimizer_as_it_was():
+    model = model_of()
+    inner = adamw(model)
+    optimizer = RuleOptimizer("crossfit", model, inner)
+    train(optimizer, model, batches(2))
+    weights, state, tries = vector(model), copy.deepcopy(inner.state_dict()), []
+
+    def third_fails(*_):
+        tries.append(1)
+        if len(tries) == 3:
+            raise KeyError("of the user")
+
+    hook = inner.register_step_pre_hook(third_fails)
+    with pytest.raises(KeyError):
+        train(optimizer, model, batches(1))
+    hook.remove()
+    assert torch.equal(vector(model), weights)
+    assert same(inner.state_dict(), state)
 
 
 def test_a_gradient_scaler_drives_a_rule_of_one_gradient_as_any_optimizer():
@@ -356,7 +478,7 @@ def test_frozen_parameters_and_tied_ones_are_no_trouble():
             x, y = look.batch
             look.backward(F.cross_entropy(model[:3](x), y))
     assert torch.equal(model[0].weight, frozen)
-    assert optimizer.layout.size == 8 + 8 * 3 + 3
+    assert optimizer.vector.layout.size == 8 + 8 * 3 + 3
 
 
 def test_batches_are_cut_in_the_form_that_they_have():
@@ -384,7 +506,7 @@ def test_a_loop_that_is_left_early_makes_no_step():
         x, y = look.batch
         look.backward(F.cross_entropy(model(x), y))
     assert torch.equal(vector(model), before)
-    assert same(optimizer.state_dict(), state)
+    assert same(optimizer.state_dict() | {"cost": state["cost"]}, state)
     train(optimizer, model, batches(1))
 
 
@@ -528,7 +650,36 @@ def another_loss(optimizer, model):
     RuleOptimizer("perp:stablemax=true", model, adamw(model))
 
 
+def of_another_optimizer(optimizer, model):
+    sgd = RuleOptimizer("gaf", model, torch.optim.SGD(model.parameters(), 0.1))
+    sgd.load_state_dict(optimizer.state_dict())
+
+
+def of_nothing(optimizer, model):
+    RuleOptimizer("gaf", model).load_state_dict(RuleOptimizer("gaf", model).state_dict() | {"state": {}})
+
+
+def an_empty_one(optimizer, model):
+    model.empty = nn.Parameter(torch.zeros(0, 4))
+    RuleOptimizer("gaf", model)
+
+
+def odd_memory(optimizer, model):
+    inner = torch.optim.SGD(model.parameters(), 0.1)
+    inner.state[model[0].weight]["names"] = ["a"]
+    next(RuleOptimizer("gaf", model, inner).looks((X, Y)))
+
+
 REFUSED = {
+    "no batch": ("gaf", lambda o, m: o.looks(), "needs a batch"),
+    "a batch without rows": ("gaf", lambda o, m: o.looks((X[:0], Y[:0])), "no rows"),
+    "another optimizer's state": ("gaf", of_another_optimizer, "of another optimizer within than SGD"),
+    "a state of nothing": ("gaf", of_nothing, "base.mean is missing"),
+    "a parameter without entries": ("gaf", an_empty_one, "empty has no entries"),
+    "an optimizer that needs a closure": (
+        "gaf", lambda o, m: RuleOptimizer("gaf", m, torch.optim.LBFGS(m.parameters())), "needs a closure"),
+    "an optimizer that remembers a list": ("gaf", odd_memory, "SGD remembers a list"),
+    "a copy": ("gaf", lambda o, m: copy.deepcopy(o), "keep its state_dict"),
     "too few rows": ("gaf:k=8", lambda o, m: next(o.looks((X, Y))), "4 rows cannot be split into 8"),
     "batches that cannot be dealt out": ("gaf:k=2", lambda o, m: next(o.looks(*[(X, Y)] * 3)), "3 batches"),
     "rows that do not agree": ("gaf", lambda o, m: next(o.looks((X, Y[:3]))), "3, 4 rows"),

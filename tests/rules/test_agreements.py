@@ -14,6 +14,7 @@ from torchjd.aggregation import PCGrad, UPGrad
 
 from crevasse.errors import UserError
 from crevasse.rules import RULES, Layout, Step
+from crevasse.rules.gaf import agreeing
 from crevasse.rules.layout import Part
 
 LAYOUT = Layout((Part("a.weight", 0, (3, 4), "matrix"), Part("a.bias", 12, (3,), "vector")))
@@ -274,3 +275,16 @@ def test_impossible_settings_are_refused_in_one_line(text):
     with pytest.raises(UserError) as error:
         RULES.parse(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e-6, 1.0, 1e12, 1e18])
+def test_gaf_agrees_at_any_size_of_the_gradients(size):
+    """Squares of a float32 end at 1e-38 and 1e38."""
+    pair = size * torch.tensor([[1.0, 2.0, -1.0], [1.0, 2.1, -1.0]])
+    assert agreeing(pair, 0.5).tolist() == [True, True]
+
+
+def test_pcgrad_bears_a_gradient_whose_square_is_zero():
+    gradients = torch.stack([torch.ones(4), torch.full((4,), -1e-25)])
+    found, _ = RULES.parse("pcgrad").combine(gradients, Step(Layout.flat(4)))
+    assert found.isfinite().all()

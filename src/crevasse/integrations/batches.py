@@ -1,7 +1,8 @@
 """Batches as users have them: a tensor, or tuples, lists and dictionaries of tensors with rows on the first axis."""
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,14 @@ from crevasse.objectives import IGNORED
 def rows_of(batch: Any) -> int:
     """How many rows a batch has. Raises UserError where its tensors do not agree, or where there is none."""
     sizes = {len(t) if t.dim() else 0 for t in tensors(batch)}
-    if len(sizes) != 1:
-        have = "no tensor" if not sizes else "tensors of " + ", ".join(map(str, sorted(sizes))) + " rows"
+    if len(sizes) != 1 or sizes == {0}:
+        have = (
+            "no tensor"
+            if not sizes
+            else "no rows"
+            if sizes == {0}
+            else "tensors of " + ", ".join(map(str, sorted(sizes))) + " rows"
+        )
         raise UserError(f"a batch has to be tensors with the same number of rows; this one has {have}")
     return sizes.pop()
 
@@ -26,24 +33,39 @@ def tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors(value)
+        for key in sorted(batch, key=str):  # two of the same contents are the same
+            yield from tensors(batch[key])
     elif isinstance(batch, list | tuple):
         for value in batch:
             yield from tensors(value)
 
 
-def mapped(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
-    """The same batch with every tensor changed; what is no tensor stays."""
+def cut(batch: Any, start: int, stop: int) -> Any:
+    """Some rows of a batch, in the same form.
+
+    Lists and arrays with an entry for each row are cut too; what has no rows stays.
+    """
+    return _cut(batch, start, stop, rows_of(batch))
+
+
+def _cut(batch: Any, start: int, stop: int, rows: int) -> Any:
     if isinstance(batch, Tensor):
-        return change(batch)
+        return batch[start:stop]
     if isinstance(batch, Mapping):
-        return {key: mapped(change, value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(mapped(change, value) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(mapped(change, value) for value in batch)
+        found: Any = copy.copy(batch)
+        for key, value in batch.items():
+            found[key] = _cut(value, start, stop, rows)
+        return found
+    if isinstance(batch, list | tuple) and any(isinstance(v, Tensor | Mapping | list | tuple) for v in batch):
+        return _like(batch, [_cut(value, start, stop, rows) for value in batch])
+    if hasattr(batch, "__getitem__") and hasattr(batch, "__len__") and not isinstance(batch, str | bytes):
+        return batch[start:stop] if len(batch) == rows else batch
     return batch
+
+
+def _like(batch: Any, values: list[Any]) -> Any:
+    """A list, tuple or named tuple of other values."""
+    return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
 
 
 def pieces(batches: tuple[Any, ...], parts: int) -> list[list[Any]]:
@@ -57,17 +79,13 @@ def pieces(batches: tuple[Any, ...], parts: int) -> list[list[Any]]:
         if rows < parts:
             raise UserError(f"a batch of {rows} rows cannot be split into {parts} microbatches")
         ends = [rows * i // parts for i in range(parts + 1)]
-        return [[_cut(batches[0], a, b)] for a, b in pairwise(ends)]
+        return [[cut(batches[0], a, b)] for a, b in pairwise(ends)]
     if len(batches) % parts:
         raise UserError(
             f"{len(batches)} batches cannot be dealt out to {parts} microbatches: give a multiple of {parts}"
         )
     each = len(batches) // parts
     return [list(batches[i * each : (i + 1) * each]) for i in range(parts)]
-
-
-def _cut(batch: Any, start: int, stop: int) -> Any:
-    return mapped(lambda t: t[start:stop], batch)
 
 
 def swapped(batch: Any, share: float, generator: torch.Generator) -> Any:
@@ -87,9 +105,11 @@ def swapped(batch: Any, share: float, generator: torch.Generator) -> Any:
         return torch.where(change, theirs, labels)
 
     if isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], Tensor):
-        return [batch[0], swap(batch[1])]
+        return _like(batch, [batch[0], swap(batch[1])])
     if isinstance(batch, Mapping) and isinstance(batch.get("labels"), Tensor):
-        return {**batch, "labels": swap(batch["labels"])}
+        found: Any = copy.copy(batch)
+        found["labels"] = swap(batch["labels"])
+        return found
     raise UserError("label noise needs to find the labels: a batch of (inputs, labels), or a dictionary with labels")
 
 

@@ -44,6 +44,8 @@ NOISE, RISE = 3.0, 0.01
 #: What readings may cost, as a share of training, and how many are made at least and at most.
 COST = 0.05
 FEWEST, MOST = 8, 60
+#: Rows of each side that are read at the least and at the most, where the user does not say.
+FEW_ROWS, MANY_ROWS = 64, 256
 
 Finding = Literal["learns", "in part", "memorises", "too little to tell"]
 
@@ -234,6 +236,17 @@ def _finding(score: float | None, s_max: float, carried: float | None) -> Findin
     if min(score, carried) >= LEARNS:
         return "learns"
     return "memorises" if max(score, carried) <= MEMORISES else "in part"
+
+
+def rows_for(batch: int, steps: int | None) -> int:
+    """How many rows of each side to read where the user does not say.
+
+    As many as MOST readings within COST pay for, between FEW_ROWS and MANY_ROWS: where training is long enough, more
+    rows make a reading surer. batch: rows of a step.
+    """
+    if steps is None:
+        return FEW_ROWS
+    return min(max(int(COST * 3 * batch * steps / (2 * MOST)), FEW_ROWS), MANY_ROWS)
 
 
 def pace(batch: int, steps: int | None, reading: int, every: int | None = None) -> tuple[int, float]:

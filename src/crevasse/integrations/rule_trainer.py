@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from crevasse.errors import UserError
 from crevasse.integrations.batches import pieces
-from crevasse.integrations.optimizer import Look, RuleOptimizer
+from crevasse.integrations.looks import Look
+from crevasse.integrations.optimizer import RuleOptimizer
 from crevasse.integrations.trainer import _refuse_overlap
 from crevasse.rules import RULES, BaseRule, Rule
 from crevasse.rules.adamw import AdamW
@@ -48,7 +49,7 @@ class _Optimizer(RuleOptimizer):
 
     def start_at(self, rate: float, own: float) -> None:
         """Take the learning rate from outside, in the place of the base's own one."""
-        self._initial, self.param_groups[0]["lr"] = own, rate
+        self.initial, self.param_groups[0]["lr"] = [own], rate
 
 
 class RuleTrainer(Trainer):

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from crevasse.errors import UserError
-from crevasse.integrations.meter import LockstepMeter, pace
+from crevasse.integrations.meter import LockstepMeter, pace, rows_for
 from crevasse.integrations.watch import as_it_was, picked
 
 try:
@@ -42,9 +42,10 @@ class LockstepCallback(TrainerCallback):
     """Reads training and held-out loss in step and keeps them in `meter`.
 
     train_rows, held_out_rows: what the trainer trains on and what it must not see, tokenised alike, with a length.
-    rows: how many of each are read, always the same. every: optimizer steps between readings; None for about 5% of
-    the cost of training. collator: None for that of the trainer. stop: end training at the first reading that says that
-    progress has turned into memory (`meter.memorising_now`).
+    rows: how many of each are read, always the same (None: 64, up to 256 where 5% of the cost pays for them).
+    every: optimizer steps between readings; None for about 5% of the cost of training. collator: None for that of the
+    trainer. stop: end training at the first reading that says that progress has turned into memory
+    (`meter.memorising_now`).
 
     meter.csv grows in the trainer's output_dir as training goes on, and meter.html is drawn at its end, by the
     first process alone; the others read the same. Each training starts the meter anew.
@@ -55,7 +56,7 @@ class LockstepCallback(TrainerCallback):
         train_rows: Any,
         held_out_rows: Any,
         *,
-        rows: int = 64,
+        rows: int | None = None,
         every: int | None = None,
         meter: LockstepMeter | None = None,
         collator: Callable[[list[Any]], Any] | None = None,
@@ -76,7 +77,8 @@ class LockstepCallback(TrainerCallback):
         self.every = every or 0
         self.cost = math.nan
         self.picture: Path | None = None
-        self._asked_every, self._rows, self._collator = every, rows, collator
+        self._asked_every, self._asked_rows, self._collator = every, rows, collator
+        self._rows = rows or 0
         self._data: tuple[Any, Any] = (train_rows, held_out_rows)
         self._batches: tuple[list[Batch], ...] = ()
 
@@ -117,6 +119,7 @@ class LockstepCallback(TrainerCallback):
     # --- how it works ---
 
     def _set_pace(self, batch: int, steps: int) -> None:
+        self._rows = self._asked_rows or rows_for(batch, steps)
         reading = sum(min(self._rows, len(data)) for data in self._data)
         self.every, self.cost = pace(batch, steps, reading, self._asked_every)
 

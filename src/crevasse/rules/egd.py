@@ -17,6 +17,8 @@ def levelled(matrix: Tensor, strength: float, floor: float) -> Tensor:
 
     (row, column) -> the same. Of the smaller Gram matrix in float64: squared, float32 would lose what is small.
     """
+    if not matrix.isfinite().all():  # a trial takes no step of a loss that is no number; the decomposition would raise
+        return matrix
     exact = matrix.double()
     wide = matrix.shape[0] <= matrix.shape[1]
     values, vectors = torch.linalg.eigh(exact @ exact.T if wide else exact.T @ exact)

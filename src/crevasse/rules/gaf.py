@@ -20,7 +20,7 @@ def agreeing(gradients: Tensor, threshold: float) -> Tensor:
     square = gram.diagonal()
     with_others = gram.sum(1) - square
     others = (gram.sum() - 2 * gram.sum(1) + square).clamp(min=0)
-    size = (square * others).sqrt()
+    size = square.sqrt() * others.sqrt()
     cosine = torch.where(size > 0, with_others / size, torch.zeros_like(size))
     return 1 - cosine <= threshold
 

@@ -116,11 +116,14 @@ class Jump(Around):
             simple = book[torch.bucketize(values.contiguous(), (book[1:] + book[:-1]) / 2)]
             cost = plain_bits(book, self.precision) + self.bits * part.size
         else:
-            left, size, right = torch.linalg.svd(values, full_matrices=False)
+            left, size, right = torch.linalg.svd(values.float(), full_matrices=False)
             rank = max(1, round(self.rank * len(size)))
             root = size[:rank].sqrt()
             left, right = left[:, :rank] * root, right[:rank] * root[:, None]
-            simple, cost = left @ right, plain_bits(left, self.precision) + plain_bits(right, self.precision)
+            simple, cost = (
+                (left @ right).to(values),
+                plain_bits(left, self.precision) + plain_bits(right, self.precision),
+            )
         plain = plain_bits(simple, self.precision)
         return simple, plain if cost is None else torch.minimum(cost, plain)
 

@@ -33,7 +33,7 @@ class Part:
 
     def of(self, vector: Tensor) -> Tensor:
         """Its share of a vector, as a view in its own shape. vector (…, parameter)"""
-        return vector[..., self.start : self.start + self.size].view(*vector.shape[:-1], *self.shape)
+        return vector[..., self.start : self.start + self.size].view((*vector.shape[:-1], *self.shape))
 
     def matrix(self, vector: Tensor) -> Tensor:
         """The same as (…, row, column); a kernel's further axes are columns."""

@@ -33,6 +33,6 @@ class PcGrad(Agreement):
         for i, mine in enumerate(shares):
             for j in torch.randperm(k, generator=generator).tolist():
                 along = products[j] @ mine
-                if j != i and along < 0:
+                if j != i and along < 0 < products[j, j]:
                     mine[j] -= along / products[j, j]
         return shares.mean(0).to(gradients) @ gradients, 1.0

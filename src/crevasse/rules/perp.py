@@ -40,7 +40,9 @@ class Perp(Transform):
         left = gradient.clone()
         sizes = [len(weights)] if self.by == "whole" else [part.size for part in step.layout.parts]
         for g, w, rest in zip(*(torch.split(v, sizes) for v in (gradient, weights, left)), strict=True):
-            rest.addcmul_(w, torch.dot(w, g) / torch.dot(w, w).add_(1e-30), value=-self.strength)
+            rest.addcmul_(
+                w, torch.dot(w, g) / torch.dot(w, w).clamp_(min=torch.finfo(w.dtype).tiny), value=-self.strength
+            )
             if self.rescale:
                 before, after = torch.linalg.vector_norm(g), torch.linalg.vector_norm(rest)
                 # Of a gradient along its weights only rounding is left, which is no direction to go.
