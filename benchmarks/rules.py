@@ -2,7 +2,7 @@
 
 Here: the laboratory's own step, 2 layers of width 128, T = 16, batch 128, one thread; each rule's step over that of its
 plain base with the same batch. The name of a figure says the passes that were counted, in units of one forward and
-backward pass. Outside: rules around torch's AdamW in a plain PyTorch loop over an MLP, over the same loop without them.
+backward pass. Outside: rules around torch's AdamW in a plain PyTorch loop over the same function, over that loop without them.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from crevasse.passes import Alone, Look
 from crevasse.processes import World
 from crevasse.rules import RULES, Cost, Oracle, Rule, Seen, Step, Weights, answered
 from measure import Figure, seconds
+from peers import PlainDecoder
 
 BATCH, ROUNDS = 128, 7
 #: At settings that do what the rule is for in every step that is timed.
@@ -31,11 +32,15 @@ GOALS = {"gaf": "≤ 1.15", "sam": "≤ 2.1", "grokfast": "≤ 1.1", "perp": "�
 def figures() -> Iterator[Figure]:
     """Ratios of steps, rule by rule."""
     torch.set_num_threads(1)
-    yield from _here()
-    yield from _outside()
+    task = "iterated-product:p=13,T=16,beyond="
+    config = make_config(task, "direct", "transformer:width=128", train=4000, batch=BATCH)
+    data = Data(config)
+    model = config.model.build(data.script.size, data.context, data.silent)
+    yield from _here(data, model)
+    yield from _outside(data, model)
 
 
-def _here() -> Iterator[Figure]:
+def _here(data: Data, model: nn.Module) -> Iterator[Figure]:
     config = make_config(
         "iterated-product:p=13,T=16,beyond=", "direct", "transformer:width=128", train=4000, batch=BATCH
     )
@@ -90,33 +95,28 @@ def stepper(rule: Rule, model: nn.Module, rows: Rows, part: torch.Tensor, steer:
     return step
 
 
-def _outside() -> Iterator[Figure]:
-    g = torch.Generator().manual_seed(0)
-    x, y = torch.randn(512, 256, generator=g), torch.randint(0, 10, (512,), generator=g)
-
-    def model() -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
-
-    usual = model()
+def _outside(data: Data, built: nn.Module) -> Iterator[Figure]:
+    rows, part = Rows.of(data.train), torch.arange(BATCH)
+    inputs, labels = rows.tokens[part, :-1].long(), rows.tokens[part, -1].long()
+    usual = PlainDecoder(built)
     adamw = torch.optim.AdamW(usual.parameters(), lr=1e-4)
 
     def plain() -> None:
         adamw.zero_grad()
-        F.cross_entropy(usual(x), y).backward()
+        F.cross_entropy(usual(inputs)[:, -1], labels).backward()
         adamw.step()
 
     for name in ("gaf", "sam", "grokfast", "perp"):
-        net = model()
+        net = PlainDecoder(built)
         optimizer = RuleOptimizer(SETTINGS.get(name, name), net, torch.optim.AdamW(net.parameters(), lr=1e-4))
 
         def ruled(net=net, optimizer=optimizer) -> None:
-            for look in optimizer.looks((x, y)):
-                a, b = look.batch
-                look.backward(F.cross_entropy(net(a), b))
+            for look in optimizer.looks((inputs, labels)):
+                x, y = look.batch
+                look.backward(F.cross_entropy(net(x)[:, -1], y))
 
         plain(), ruled()
-        times = [(seconds(ruled), seconds(plain)) for _ in range(3 * ROUNDS)]
+        times = [(seconds(ruled), seconds(plain)) for _ in range(2 * ROUNDS)]
         yield Figure(f"{name} around torch's AdamW, in a plain loop", [a / b for a, b in times], GOALS[name])
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crevasse.errors import UserError
 from crevasse.integrations.batches import pieces, rows_of
-from crevasse.integrations.vector import Vector
+from crevasse.integrations.vector import Vector, finite
 from crevasse.rules import Ask, Cost, Seen
 
 
@@ -81,15 +81,14 @@ class Scaled:
         finally:
             vector.forget_gradient()
 
-    def unscaled(self, gradient: Tensor) -> Tensor:
-        """Raises NotFiniteError for one that is not finite."""
-        gradient = gradient / self.scaler.get_scale()
-        if not bool(gradient.isfinite().all()):
+    def unscale(self, gradient: Tensor) -> None:
+        """Divide by the scale, in place. Raises NotFiniteError for one that is not finite."""
+        gradient /= self.scaler.get_scale()
+        if not finite(gradient):
             self.lost = torch.optim.SGD([nn.Parameter(torch.zeros(1, device=gradient.device))])
             self.lost.param_groups[0]["params"][0].grad = torch.full((1,), torch.inf, device=gradient.device)
             self.scaler.unscale_(self.lost)  # by which it knows
             raise NotFiniteError
-        return gradient
 
 
 def answer(
@@ -97,23 +96,23 @@ def answer(
 ) -> Generator[Look, None, Seen]:
     """Let the body of the loop answer a question, part by part. Raises UserError for an answer that cannot be."""
     dealt = pieces(batches, ask.parts)
-    losses, gradients = [], []
+    losses: list[Tensor] = []
+    gradients = vector.empty(len(ask.asked)) if ask.slopes else None
     with vector.at(ask.at):
-        for part in ask.asked:
+        for place, part in enumerate(ask.asked):
             name = f"microbatch {part + 1} of {ask.parts}"
             loss, rows = yield from _part(ask, part, dealt[part], vector, scaled)
             cost.count(ask, rows)
             losses.append(loss)
-            if ask.slopes:
-                gradient = vector.gradient(name)
+            if gradients is not None:
+                gradient = vector.gradient(name, out=gradients[place])
                 if scaled is not None:
-                    gradient = scaled.unscaled(gradient)
-                elif not bool(gradient.isfinite().all()):
+                    scaled.unscale(gradient)
+                elif not finite(gradient):
                     raise UserError(f"{name} has a gradient that is not finite: no step was made")
-                gradients.append(gradient)
             if not bool(loss.isfinite()):
                 raise UserError(f"{name} has a loss that is not a number: no step was made")
-    return Seen(torch.stack(losses), torch.stack(gradients) if ask.slopes else None)
+    return Seen(torch.stack(losses), gradients)
 
 
 def _part(

@@ -26,7 +26,7 @@ from crevasse.errors import UserError
 from crevasse.integrations.batches import contents, pieces, rows_of, swapped, tensors
 from crevasse.integrations.looks import Look, Loop, NotFiniteError, Scaled, answer
 from crevasse.integrations.theirs import Theirs, around, depth
-from crevasse.integrations.vector import Vector
+from crevasse.integrations.vector import Vector, finite
 from crevasse.rules import RULES, BaseRule, Cost, Oracle, Rule, State, Step, Update
 from crevasse.rules.clip import Clip
 from crevasse.seeds import seed_for
@@ -113,7 +113,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         gradient, weights = self.vector.gradient("the gradient"), self.vector.gather()
-        if not bool(gradient.isfinite().all()):
+        if not finite(gradient):
             raise UserError("the gradient is not finite: no step was made")
         grads = [p.grad for p in self.vector.parameters]
         seen = torch.tensor(float("nan") if loss is None else float(loss))
@@ -182,7 +182,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _take(self, update: Update) -> None:
         """The step is made."""
-        if not bool(update.weights.isfinite().all()):
+        if not finite(update.weights):
             raise UserError(f"the step of {self.text} led to weights that are not finite: it was not made")
         self.vector.scatter(update.weights)
         self._state, self.agreed, self.loss = update.state, update.agreed, float(update.loss)

@@ -11,6 +11,11 @@ from crevasse.errors import UserError
 from crevasse.rules import Layout
 
 
+def finite(vector: Tensor) -> bool:
+    """Is every entry a finite number? One pass; isfinite().all() makes four."""
+    return bool(torch.stack(torch.aminmax(vector)).isfinite().all())
+
+
 class Vector:
     """The parameters stay where they are; the vector is a copy. Raises UserError where they cannot be one vector."""
 
@@ -24,6 +29,10 @@ class Vector:
         if empty := [name for name, p in named if p.numel() == 0]:
             raise UserError(f"{empty[0]} has no entries: freeze it (requires_grad_(False))")
         self.model, self.layout, self.parameters = model, Layout.of(model), [p for _, p in named]
+
+    def empty(self, count: int) -> Tensor:
+        """Room for so many vectors. (count, parameter)"""
+        return torch.empty(count, self.layout.size, dtype=self.parameters[0].dtype, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -41,8 +50,11 @@ class Vector:
             p.copy_(part.of(weights))
         torch.clear_autocast_cache()  # a region around the user's loop would go on with the old weights
 
-    def gradient(self, name: str) -> Tensor:
-        """The parameters' gradients. (parameter,) Raises UserError for one that is missing or sparse."""
+    def gradient(self, name: str, out: Tensor | None = None) -> Tensor:
+        """The parameters' gradients. (parameter,) Raises UserError for one that is missing or sparse.
+
+        out: where they are written, if not into a tensor of their own.
+        """
         if all(p.grad is None for p in self.parameters):
             raise UserError(
                 f"{name} is not there: loss.backward() comes before step(), and looks() makes the step itself"
@@ -54,7 +66,7 @@ class Vector:
                 )
             if p.grad.layout != torch.strided:
                 raise UserError(f"{part.name} got a sparse gradient: make it dense (sparse=False of the embedding)")
-        return torch.cat([p.grad.reshape(-1) for p in self.parameters if p.grad is not None])
+        return torch.cat([p.grad.reshape(-1) for p in self.parameters if p.grad is not None], out=out)
 
     def set_gradient(self, gradient: Tensor) -> None:
         """The inverse: views of a vector as the parameters' gradients. (parameter,)"""
