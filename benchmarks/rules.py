@@ -2,7 +2,8 @@
 
 Here: the laboratory's own step, 2 layers of width 128, T = 16, batch 128, one thread; each rule's step over that of its
 plain base with the same batch. The name of a figure says the passes that were counted, in units of one forward and
-backward pass. Outside: rules around torch's AdamW in a plain PyTorch loop over the same function, over that loop without them.
+backward pass. Outside: rules around torch's AdamW in a plain PyTorch loop over the same function, over that loop
+without them.
 """
 
 from collections.abc import Callable, Iterator

@@ -41,8 +41,9 @@ LATELY = 0.15
 TURNED = 3
 #: What counts must be so many standard deviations away; a rise also this share of what progress is counted from.
 NOISE, RISE = 3.0, 0.01
-#: What readings may cost, as a share of training, and how many are made at least and at most.
-COST = 0.05
+#: What readings may cost as counted, as a share of training: 5% less one for what is not counted (modes, buffers and
+#: generators that are put back). And how many are made at least and at most.
+COST = 0.04
 FEWEST, MOST = 8, 60
 #: Rows of each side that are read at the least and at the most, where the user does not say.
 FEW_ROWS, MANY_ROWS = 64, 256

@@ -5,8 +5,8 @@ and at the end, with the trainer's own model and collator.
 
 What it costs is counted, not timed (`meter.pace`). A forward pass of a row is 1, forward and backward are 3. A reading
 then costs 2·rows, fewer where a side is smaller, and a step of this process 3·B, where B is the batch size on the
-device times the gradient accumulation steps. Of S steps in all, as many readings are made as cost at most 5%:
-0.05·3·B·S/(2·rows), but no fewer than 8, without which there is no curve, and no more than 60. `callback.cost` is what
+device times the gradient accumulation steps. Of S steps in all, as many readings are made as cost at most 4%:
+0.04·3·B·S/(2·rows), but no fewer than 8, without which there is no curve, and no more than 60. `callback.cost` is what
 it came to.
 """
 
@@ -42,8 +42,8 @@ class LockstepCallback(TrainerCallback):
     """Reads training and held-out loss in step and keeps them in `meter`.
 
     train_rows, held_out_rows: what the trainer trains on and what it must not see, tokenised alike, with a length.
-    rows: how many of each are read, always the same (None: 64, up to 256 where 5% of the cost pays for them).
-    every: optimizer steps between readings; None for about 5% of the cost of training. collator: None for that of the
+    rows: how many of each are read, always the same (None: 64, up to 256 where 4% of the cost pays for them).
+    every: optimizer steps between readings; None for about 4% of the cost of training. collator: None for that of the
     trainer. stop: end training at the first reading that says that progress has turned into memory
     (`meter.memorising_now`).
 

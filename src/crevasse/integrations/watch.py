@@ -1,6 +1,6 @@
 """The lockstep meter in a PyTorch loop of your own: training stays bitwise what it is without.
 
-`LockstepWatch` reads the loss of the same rows of both sides before training and now and then, as often as 5% of the
+`LockstepWatch` reads the loss of the same rows of both sides before training and now and then, as often as 4% of the
 cost of training pays for (`meter.pace`: counted, not timed), and says which share of the progress is memory.
 
 A reading leaves no trace. It runs without gradients and with every module in eval mode, so that BatchNorm uses its
@@ -41,10 +41,10 @@ class LockstepWatch:
 
     loss_of(model, batch): the mean loss over the rows of a batch, a tensor with one element.
     train, held_out: rows that are trained on, and rows that must not be, as a tensor or a tuple, list or dictionary of
-    tensors; give all that you have, `rows` of each are picked, always the same (None: 64, and up to 256 where 5% of the
+    tensors; give all that you have, `rows` of each are picked, always the same (None: 64, and up to 256 where 4% of the
     cost of training pays for them). batch: rows of one optimizer step of
     this process, accumulated ones included. steps: how many there will be; None if not known. every: steps between
-    readings instead of what 5% pays for. say: is given one line at each reading but the first, `print` for one.
+    readings instead of what 4% pays for. say: is given one line at each reading but the first, `print` for one.
 
     The first reading is made at once, before anything is trained. Rows go through the model at most `batch` at a time,
     and the loss is the mean of these pieces' means, weighed by their rows. Raises UserError for what cannot be read.
