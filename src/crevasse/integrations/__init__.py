@@ -1,6 +1,7 @@
-"""Doors to other people's training: the lockstep meter in a loop that is not ours.
+"""Doors to other people's training: update rules and the lockstep meter in a loop that is not ours.
 
-`crevasse.integrations.trainer` needs transformers and is imported only by who asks for it.
+What needs torch or transformers is imported by who asks for it: `optimizer.RuleOptimizer`, `watch.LockstepWatch`,
+`ddp.AgreementHook`, `trainer.LockstepCallback`, `rule_trainer.RuleTrainer`.
 """
 
 from crevasse.integrations.meter import LockstepMeter, MeterResult
