@@ -36,6 +36,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "crevasse needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	# An oracle in tests. It asks for torchvision, which it does not use and whose builds do not fit the pinned torch.
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt gradient-agreement-filtering
 	touch $@
 
 $(ALL): $(STAMP)
