@@ -59,7 +59,9 @@ class TrialConfig:
         if getattr(self.format, "arithmetic", "exact") == "rounded" and self.labels != "true":
             raise UserError("rounded arithmetic computes its own traces, so it goes with true labels only")
         if self.rule.steers and not self.steer:
-            raise UserError(f"{self.rule.name} needs problems that steer: keep some with steer, for example steer=200")
+            raise UserError(
+                f"{self.rule.name} needs problems that steer: keep some of the training problems for it (--steer 200)"
+            )
         if self.format.shots and self.steps:
             raise UserError("shots show training problems to a model as it is: they go with steps=0")
 

@@ -119,7 +119,11 @@ class Table(Mapping[str, Entry], Generic[T]):
         for key, value in options.items():
             head, dot, tail = key.partition(".")
             if head not in fields:
-                raise unknown(f"option of {self.kind} {name}", head, fields or ["none"])
+                error = unknown(f"option of {self.kind} {name}", head, fields or ["none"])
+                within = [f"{f.name}.{head}" for f in dataclasses.fields(cls) if head in _options(f.default)]  # type: ignore[arg-type]
+                raise (
+                    UserError(f"{error}; {within[0]} is one of its {within[0].partition('.')[0]}") if within else error
+                )
             if dot:
                 require(_is_named(fields[head]), f"{head} of {self.kind} {name} has no options of its own ({key})")
                 nested.setdefault(head, {})[tail] = value
@@ -157,6 +161,11 @@ class Table(Mapping[str, Entry], Generic[T]):
     def load(self, data: Mapping[str, Any]) -> T:
         """The inverse of `to_json`."""
         return self.build(str(data.get("name")), {k: v for k, v in data.items() if k != "name"})
+
+
+def _options(thing: Any) -> list[str]:
+    """Names of the options of a table's object; of anything else none."""
+    return [f.name for f in dataclasses.fields(thing)] if isinstance(thing, Named) else []  # type: ignore[arg-type]
 
 
 def _is_named(hint: Any) -> bool:

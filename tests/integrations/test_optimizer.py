@@ -170,6 +170,39 @@ def test_microbatches_may_be_batches_of_their_own():
         assert dealt.agreed == cut.agreed
 
 
+def test_where_their_number_does_not_fit_batches_are_cut():
+    """Three batches, two microbatches: halves of each, three to a microbatch."""
+    one, other = model_of(), model_of()
+    cut, given = (RuleOptimizer("gaf:k=2,threshold=1.5", m, adamw(m)) for m in (one, other))
+    for x, y in batches(3):
+        train(cut, one, [(x, y)])
+        sizes = []
+        for look in given.looks(*((x[i : i + 8], y[i : i + 8]) for i in range(0, ROWS, 8))):
+            a, b = look.batch
+            sizes.append((look.part, len(a)))
+            look.backward(F.cross_entropy(other(a), b))
+        assert sizes == [(0, 4)] * 3 + [(1, 4)] * 3
+        torch.testing.assert_close(vector(other), vector(one), rtol=1e-5, atol=1e-6)
+
+
+def test_a_scheduler_that_cycles_momentum_finds_it():
+    model = model_of()
+    optimizer = RuleOptimizer("sam", model, adamw(model))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=5)
+    first = optimizer.param_groups[0]["betas"]
+    train(optimizer, model, batches(1))
+    scheduler.step()
+    assert optimizer.param_groups[0]["betas"] != first
+
+
+def test_a_step_beside_the_loop_is_told_what_it_is():
+    model = model_of()
+    optimizer = RuleOptimizer("sam", model, adamw(model))
+    train(optimizer, model, batches(1))
+    with pytest.raises(UserError, match=r"take optimizer.step\(\) out"):
+        optimizer.step()
+
+
 def test_a_loss_may_come_in_parts():
     one, other = model_of(), model_of()
     whole, parts = (RuleOptimizer("gaf:k=2,threshold=2", m, adamw(m)) for m in (one, other))
@@ -681,7 +714,12 @@ REFUSED = {
     "an optimizer that remembers a list": ("gaf", odd_memory, "SGD remembers a list"),
     "a copy": ("gaf", lambda o, m: copy.deepcopy(o), "keep its state_dict"),
     "too few rows": ("gaf:k=8", lambda o, m: next(o.looks((X, Y))), "4 rows cannot be split into 8"),
-    "batches that cannot be dealt out": ("gaf:k=2", lambda o, m: next(o.looks(*[(X, Y)] * 3)), "3 batches"),
+    "batches that cannot be cut": ("gaf:k=8", lambda o, m: o.looks(*[(X, Y)] * 3), "4 rows cannot be split into 8"),
+    "a base that is named beside the user's": (
+        "gaf", lambda o, m: RuleOptimizer("gaf:base=lion", m, adamw(m)), "lion, the base that the rule names"),
+    "parameters for a model": (
+        "gaf", lambda o, m: RuleOptimizer("gaf", m.parameters(), adamw(m)), "torch Module, not generator"),
+    "another group": ("gaf", lambda o, m: o.add_param_group({"params": [nn.Parameter(X)]}), "make a new one"),
     "rows that do not agree": ("gaf", lambda o, m: next(o.looks((X, Y[:3]))), "3, 4 rows"),
     "no tensor": ("gaf", lambda o, m: next(o.looks("text")), "no tensor"),
     "a step where looks are needed": ("sam", lambda o, m: o.step(), "looks more than once"),

@@ -107,7 +107,8 @@ class Heard:
 def in_the_middle(heard):
     """Both nodes are at work: two trials have begun and not ended, one of them is well under way."""
     running = {e.number for e in heard.events} - set(heard.ends())
-    return len(running) == 2 and any(heard.steps(number)[-1] >= 50 for number in running)
+    steps = [heard.steps(number) for number in running]
+    return len(steps) == 2 and all(steps) and any(s[-1] >= 50 for s in steps)
 
 
 def test_equal_to_the_local_engine(nodes, configs, local, tmp_path, capfd):

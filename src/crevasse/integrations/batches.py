@@ -2,8 +2,8 @@
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -69,21 +69,20 @@ def _like(batch: Any, values: list[Any]) -> Any:
 
 
 def pieces(batches: tuple[Any, ...], parts: int) -> list[list[Any]]:
-    """For each part the batches, or slices of the one batch, that it consists of.
+    """For each part the batches, or slices of them, that it consists of: the same number for each, in order.
 
-    One batch is cut into parts whose sizes differ by one row at most; of several each part gets the same number, in
-    order. Raises UserError where that cannot be.
+    Where the number of batches is no multiple of the parts, each batch is cut into as few slices as make it one, whose
+    sizes differ by one row at most. Raises UserError for a batch that has too few rows for that.
     """
-    if len(batches) == 1:
-        rows = rows_of(batches[0])
-        if rows < parts:
-            raise UserError(f"a batch of {rows} rows cannot be split into {parts} microbatches")
-        ends = [rows * i // parts for i in range(parts + 1)]
-        return [[cut(batches[0], a, b)] for a, b in pairwise(ends)]
-    if len(batches) % parts:
-        raise UserError(
-            f"{len(batches)} batches cannot be dealt out to {parts} microbatches: give a multiple of {parts}"
-        )
+    slices = parts // math.gcd(len(batches), parts)
+    if slices > 1:
+        found = []
+        for batch in batches:
+            rows = rows_of(batch)
+            if rows < slices:
+                raise UserError(f"a batch of {rows} rows cannot be split into {slices} microbatches")
+            found += [cut(batch, rows * i // slices, rows * (i + 1) // slices) for i in range(slices)]
+        batches = tuple(found)
     each = len(batches) // parts
     return [list(batches[i * each : (i + 1) * each]) for i in range(parts)]
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from crevasse.errors import UserError
 from crevasse.integrations.batches import contents, pieces, rows_of, swapped, tensors
 from crevasse.integrations.looks import Look, Loop, NotFiniteError, Scaled, answer
-from crevasse.integrations.theirs import Theirs, around, depth
+from crevasse.integrations.theirs import Theirs, around, depth, names_its_base
 from crevasse.integrations.vector import Vector, finite
 from crevasse.rules import RULES, BaseRule, Cost, Oracle, Rule, State, Step, Update
 from crevasse.rules.clip import Clip
@@ -59,9 +59,16 @@ class RuleOptimizer(torch.optim.Optimizer):
     ) -> None:
         rule = RULES.parse(rule) if isinstance(rule, str) else rule
         _refuse_stablemax(rule)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"RuleOptimizer(rule, model, optimizer) takes a torch Module, not {type(model).__name__}")
         vector = Vector(model)
         if optimizer is not None and depth(rule) == 0:
             raise UserError(f"{rule.name} is itself what moves the weights: leave the other optimizer out")
+        if optimizer is not None and names_its_base(rule):
+            raise UserError(
+                f"{describe(_innermost(rule))}, the base that the rule names, would be replaced by your "
+                f"{type(optimizer).__name__}: leave one of them out"
+            )
         if clip is not None:
             rule = around(rule, Clip(base=_innermost(rule), norm=clip))
         rate = _innermost(rule).rate(Step(vector.layout))
@@ -70,6 +77,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.text, self.rule, self.vector, self.seed = describe(rule), rule, vector, seed
         if optimizer is not None:
             self._theirs = Theirs(optimizer, vector)
+            self.defaults = dict(optimizer.defaults)  # schedulers look there for what they cycle
             self.rule = around(rule, self._theirs)
         # A scheduler that was made before may have begun at zero.
         self.initial = [float(group.get("initial_lr", group["lr"])) for group in self.param_groups]
@@ -89,6 +97,12 @@ class RuleOptimizer(torch.optim.Optimizer):
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
         self._groups = groups
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Raises UserError once it is made: a rule's vector has the length that it has."""
+        if hasattr(self, "vector"):
+            raise UserError("a RuleOptimizer moves the parameters of its start: make a new one")
+        super().add_param_group(param_group)
+
     # --- a step ---
 
     @torch.no_grad()
@@ -100,6 +114,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if self._found is not None:  # the end of `looks`
             self._take(self._found)
             return None
+        if not isinstance(self.rule, BaseRule) and self.number:
+            raise UserError("the loop over looks makes the step itself: take optimizer.step() out")
         if not isinstance(self.rule, BaseRule):
             raise UserError(
                 f"{self.rule.name} looks more than once: write `for look in optimizer.looks(batch):` and answer "

@@ -119,7 +119,7 @@ class RuleTrainer(Trainer):
             return torch.zeros((), device=self.args.device)
         optimizer = self.rule_optimizer
         assert optimizer is not None
-        batches, self._waiting = _dealt(self._waiting, self.rule.microbatches()), []
+        batches, self._waiting = tuple(self._waiting), []
         steer = self._steer_batch(optimizer.number) if self.rule.steers else None
         for look in optimizer.looks(*batches, steer=steer):
             with self.compute_loss_context_manager():
@@ -233,14 +233,6 @@ class RuleTrainer(Trainer):
                 f"the last batch of an epoch has {last} rows, which {self.rule.name} would have to cut into {cut}: "
                 "set dataloader_drop_last=True"
             )
-
-
-def _dealt(batches: list[Any], parts: int) -> tuple[Any, ...]:
-    """The batches of a step so that they can be dealt out: each cut where their number does not fit."""
-    cut = 1 if len(batches) == 1 else parts // math.gcd(len(batches), parts)
-    if cut == 1:
-        return tuple(batches)
-    return tuple(piece for batch in batches for part in pieces((batch,), cut) for piece in part)
 
 
 def _chain(rule: Rule) -> list[Rule]:

@@ -131,3 +131,14 @@ def depth(rule: Rule) -> int:
     """How many bases lie within a rule."""
     inner = getattr(rule, "base", None)
     return 0 if inner is None else 1 + depth(inner)
+
+
+def names_its_base(rule: Rule) -> bool:
+    """Is the innermost base another than it would be if nothing were said?"""
+    inner = getattr(rule, "base", None)
+    if inner is None:
+        return False
+    if depth(inner):
+        return names_its_base(inner)
+    usual: object = next(f.default for f in dataclasses.fields(rule) if f.name == "base")  # type: ignore[arg-type]
+    return bool(inner != usual)

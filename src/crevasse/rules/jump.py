@@ -67,7 +67,7 @@ class Jump(Around):
         require(self.start >= 0, f"start of {self.name} must not be negative, not {self.start}")
         require(
             self.repair >= 1 and (self.repair < self.every or not self.every),
-            f"repair of {self.name} must lie between 1 and every − 1, not {self.repair}",
+            f"repair of {self.name} must lie between 1 and every − 1 ({self.every - 1}), not {self.repair}",
         )
         require(2 <= self.bits <= 16, f"bits of {self.name} must lie between 2 and 16, not {self.bits}")
         for name in ("share", "rank"):
