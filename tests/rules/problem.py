@@ -5,6 +5,7 @@ from torch import nn
 
 from crevasse.objectives import stablemax_cross_entropy
 from crevasse.rules import Cost, Oracle, Seen, Step, Weights, answered
+from crevasse.rules.base import copied
 from crevasse.seeds import seed_for
 
 
@@ -73,3 +74,29 @@ class Problem:
         for _ in range(steps):
             state = self.step(rule, state).state
         return state
+
+
+def same_however_stopped(rule, steps):
+    """Stopped at each question and made again from the state of that time, a training is the same. -> its last state
+
+    A trial is stopped at a question, and goes on from a checkpoint with the weights and the state of before.
+    """
+    whole, broken = Problem(), Problem()
+    state, other = whole.start(rule), broken.start(rule)
+    names = list(state)
+    for _ in range(steps):
+        state = whole.step(rule, state).state
+        asking, before = rule.update(Oracle(24, 24), broken.weights.flat, other, broken.now()), copied(other)
+        ask = next(asking)
+        for _ in range(20):
+            assert all(torch.equal(other[k], v) for k, v in before.items()), "changed before the last question"
+            try:
+                ask = asking.send(broken.answer(broken.rows, ask))
+            except StopIteration:
+                break
+        asking.close()
+        other = broken.step(rule, before).state
+        assert list(other) == names
+        assert torch.equal(whole.weights.flat, broken.weights.flat)
+        assert all(torch.equal(state[k], other[k]) for k in names)
+    return state

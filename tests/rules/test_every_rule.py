@@ -3,10 +3,9 @@
 import pytest
 import torch
 from claims import CLAIMS
-from problem import Problem
+from problem import Problem, same_however_stopped
 
 from crevasse.rules import RULES, Oracle
-from crevasse.rules.base import copied
 from crevasse.spec import describe
 
 EVERY_RULE = list(RULES)
@@ -68,29 +67,7 @@ def test_without_its_strength_it_is_its_base(name):
 
 @pytest.mark.parametrize("name", EVERY_RULE)
 def test_stopped_at_any_question_and_made_again_a_step_is_the_same(name):
-    """A trial is stopped at a question, and goes on from a checkpoint with the weights and the state of that time."""
-    rule = RULES.parse(name)
-    whole, broken = Problem(), Problem()
-    state, other = whole.start(rule), broken.start(rule)
-    for _ in range(5):
-        state = whole.step(rule, state).state
-        asking = rule.update(Oracle(24, 24), broken.weights.flat, other, broken.now())
-        before = copied(other)
-        try:
-            ask = next(asking)
-            for _ in range(20):
-                assert all(torch.equal(other[k], v) for k, v in before.items()), (
-                    "the state changed before the last question"
-                )
-                ask = asking.send(broken.answer(broken.rows, ask))
-        except StopIteration:
-            pass
-        finally:
-            asking.close()
-        other = broken.step(rule, copied(before)).state
-        assert torch.equal(whole.weights.flat, broken.weights.flat)
-        assert list(state) == list(other)
-        assert all(torch.equal(state[k], other[k]) for k in state)
+    same_however_stopped(RULES.parse(name), 5)
 
 
 @pytest.mark.parametrize("name", EVERY_RULE)

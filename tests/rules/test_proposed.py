@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from problem import Problem
+from problem import Problem, same_however_stopped
 from torch import nn
 
 from crevasse.errors import UserError
@@ -379,23 +379,7 @@ def test_what_diverges_on_trial_is_taken_back():
 @pytest.mark.parametrize("base", ["adamw", "momentum"])
 def test_stopped_around_a_jump_a_training_is_the_same(base, examples):
     rule = RULES.parse(f"jump:every=4,repair=2,bits=2,examples={examples},base={base}")
-    whole, broken = Problem(), Problem()
-    state, other = whole.start(rule), broken.start(rule)
-    names = list(state)
-    for _ in range(20):
-        state = whole.step(rule, state).state
-        asking, before = rule.update(Oracle(24, 24), broken.weights.flat, other, broken.now()), copied(other)
-        ask = next(asking)
-        for _ in range(5):
-            assert all(torch.equal(other[k], v) for k, v in before.items())
-            try:
-                ask = asking.send(broken.answer(broken.rows, ask))
-            except StopIteration:
-                break
-        other = broken.step(rule, before).state
-        assert list(other) == names
-        assert torch.equal(whole.weights.flat, broken.weights.flat)
-        assert all(torch.equal(state[k], other[k]) for k in names)
+    state = same_however_stopped(rule, 20)
     assert float(state["proposed"]) == 4
 
 

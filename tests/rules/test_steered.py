@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from problem import Problem
+from problem import Problem, same_however_stopped
 from torch.autograd.functional import hessian
 from torch.func import functional_call
 
@@ -32,28 +32,6 @@ def slope(p, rows, at=None):
 def went(p, rule, **kwargs):
     """The gradient that the base was given, where it is gradient descent of rate 1."""
     return p.weights.flat - p.update(RULES.parse(f"{rule},base=sgd,base.lr=1"), {}, **kwargs).weights
-
-
-def same_by_steps(make):
-    """Stopped at each question and made again from the state of that time, a training of 20 steps is the same."""
-    rule, whole, broken = RULES.parse(make), Problem(), Problem()
-    state, other = whole.start(rule), broken.start(rule)
-    names = list(state)
-    for _ in range(20):
-        state = whole.step(rule, state).state
-        asking, before = rule.update(Oracle(24, 24), broken.weights.flat, other, broken.now()), copied(other)
-        ask = next(asking)
-        for _ in range(20):
-            assert all(torch.equal(other[k], v) for k, v in before.items())
-            try:
-                ask = asking.send(broken.answer(broken.rows, ask))
-            except StopIteration:
-                break
-        other = broken.step(rule, before).state
-        assert list(other) == names
-        assert torch.equal(whole.weights.flat, broken.weights.flat)
-        assert all(torch.equal(state[k], other[k]) for k in names)
-    return state
 
 
 # -- reweight
@@ -273,7 +251,7 @@ def test_restarts_are_paid_with_a_forward_pass_over_the_steer_set_a_run():
 
 @pytest.mark.parametrize("rule", ["restarts:copies=3,each=2", "restarts:copies=3,each=1,base=momentum"])
 def test_stopped_around_a_restart_a_training_is_the_same(rule):
-    state = same_by_steps(rule)
+    state = same_however_stopped(RULES.parse(rule), 20)
     assert math.isfinite(float(state["lowest"]))
 
 
