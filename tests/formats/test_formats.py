@@ -68,7 +68,7 @@ def test_every_task_goes_with_every_format_or_says_why_not(name, form, notation)
         refusal = "cannot be written in residues"
     elif notation == "reversed" and getattr(task, "figures", 0):
         refusal = "reversed digits need plain numbers"
-    elif form in ("trace", "tool") and name == "modular":
+    elif form in ("trace", "tool") and name in ("modular", "digits"):
         refusal = "has no (trace|steps)"
     elif form == "tool" and not has_steps:
         refusal = "has no steps for a tool"

@@ -1,4 +1,7 @@
-"""What each rule claims, a row each; `test_every_rule.py` holds it to that. A rule that joins adds a row."""
+"""What each rule claims, a row each; `test_every_rule.py` holds it to that. A rule that joins adds a row.
+
+`file` claims nothing: it is whatever rule stands in a user's file (`test_from_file.py`).
+"""
 
 from dataclasses import dataclass
 

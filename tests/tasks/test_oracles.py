@@ -253,7 +253,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Recursion, Oracle, np.ndarray]
 
 def test_every_task_of_the_table_has_an_oracle():
     by_name = {spec.partition(":")[0] for spec in ORACLES}
-    assert by_name | {"modular", "addition", "multiplication", "pairs"} == set(TASKS)
+    assert by_name | {"modular", "addition", "multiplication", "digits", "pairs"} == set(TASKS)
 
 
 def test_answers_agree_with_an_independent_source(case):

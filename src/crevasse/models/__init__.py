@@ -11,6 +11,8 @@ MODELS: Table[ModelConfig] = Table(
         "gru": Entry("crevasse.models.recurrent:GruConfig", "gated recurrent unit"),
         "lstm": Entry("crevasse.models.recurrent:LstmConfig", "long short-term memory"),
         "bilinear": Entry("crevasse.models.recurrent:BilinearConfig", "the crevasse cell: state times symbol"),
+        "mlp": Entry("crevasse.models.mlp:MlpConfig", "embeddings side by side, hidden layers; prompts of one length"),
+        "conv": Entry("crevasse.models.conv:ConvConfig", "two convolutions, for square pictures"),
         "pretrained": Entry("crevasse.models.pretrained:PretrainedConfig", "a language model: pretrained:NAME|FOLDER"),
     },
 )
