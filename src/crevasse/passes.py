@@ -16,7 +16,7 @@ from crevasse.documents import Rows
 from crevasse.models import Model, losses
 from crevasse.objectives import IGNORED, cross_entropy, stablemax_cross_entropy
 from crevasse.processes import World
-from crevasse.rules import Weights
+from crevasse.rules import Layout, Weights, Window
 
 #: Parameters times examples a step up to which a stack is faster than its trials one by one (benchmarks/stacking.py).
 SMALL = 7_000_000
@@ -45,6 +45,7 @@ class Look:
     slopes: bool = False  # with gradients (then without the accuracy)
     at: Tensor | None = None  # (parameter,) weights to look at; none: the trial's own
     stablemax: bool = False
+    window: Window | None = None  # of narrow models, whose weights are `at` (model, entry); then of one part
 
     @property
     def objective(self) -> Objective:
@@ -56,8 +57,8 @@ class Look:
 class Found:
     """The answer."""
 
-    losses: Tensor  # (part,)
-    gradients: Tensor | None = None  # (part, parameter)
+    losses: Tensor  # (part,), or (model,) of narrow models
+    gradients: Tensor | None = None  # (part, parameter), or (model, entry)
     accuracy: Tensor | None = None  # (part,) share of the targets that were given most weight
     tokens: int = 0  # that were read, without padding
     padded: int = 0  # and with it
@@ -71,9 +72,12 @@ class Alone:
         #: May several parts go through the model at once?
         self._together = stacks and not chunk and world.size == 1
         self._sides: dict[int, _Side] = {}
+        self._population = Population(model, weights.layout)
 
     def look(self, look: Look) -> Found:
         """The answer to one question."""
+        if look.window is not None:
+            return self._population.look(look)
         if look.at is None:
             return self._look(look)
         with self.weights.at(look.at):
@@ -144,6 +148,7 @@ class Stack:
 
     def __init__(self, models: Sequence[Model], weights: Sequence[Weights]) -> None:
         self._model = models[0]
+        self._population = Population(models[0], weights[0].layout)
         self._sides: dict[int, _Side] = {}
         self._weights: list[Weights] = []
         self.hold(weights)
@@ -164,6 +169,9 @@ class Stack:
         found: list[Found | None] = [None] * len(looks)
         kinds: dict[tuple[object, ...], list[int]] = {}
         for i, look in enumerate(looks):
+            if look.window is not None:
+                found[i] = self._population.look(look)
+                continue
             shape = (look.rows.tokens.shape[1], look.rows.first, look.rows.columns, len(look.parts[0]))
             kinds.setdefault((look.slopes, look.stablemax, len(look.parts), look.at is None, shape), []).append(i)
         for places in kinds.values():
@@ -191,6 +199,48 @@ class Stack:
         if count not in self._sides:
             self._sides[count] = _Side(self._model, count)
         return self._sides[count]
+
+
+#: Rows that narrow models read at once: few enough for what they compute to stay in the cache of a core.
+CACHED = 8192
+
+
+class Population:
+    """Answers questions about many narrow models of one kind, side by side."""
+
+    def __init__(self, model: Model, layout: Layout) -> None:
+        self._model, self._layout = model, layout
+        self._sides: dict[tuple[Window, int], _Side] = {}
+
+    def look(self, look: Look) -> Found:
+        """Losses, and gradients, of the models whose weights are `look.at` (model, entry)."""
+        assert look.window is not None and look.at is not None
+        (part,) = look.parts
+        losses, slopes = [], []
+        for at in torch.split(look.at, max(CACHED // len(part), 1)):
+            side = self._side(look.window, len(at))
+            side.flat.copy_(at)
+            parts = [(look.rows, part)] * len(at)
+            if look.slopes:
+                loss, slope = side.slope(parts, look.objective)
+                slopes.append(slope)
+            else:
+                loss, _ = side.read(parts, look.objective)
+            losses.append(loss)
+        tokens, padded = _counts(look)
+        count = len(look.at)
+        return Found(torch.cat(losses), torch.cat(slopes) if slopes else None, None, tokens * count, padded * count)
+
+    def _side(self, window: Window, count: int) -> "_Side":
+        if (window, count) not in self._sides:
+            model, ranges = copy.deepcopy(self._model), {name: (0, size) for name, size in window}
+            for part, p in zip(self._layout.parts, Weights(model).parameters, strict=True):
+                data, p.grad = p.data, None
+                for axis, kept in enumerate(part.within(ranges)):
+                    data = data.index_select(axis, kept)
+                p.data = data
+            self._sides[window, count] = _Side(model, count)
+        return self._sides[window, count]
 
 
 def _counts(look: Look) -> tuple[int, int]:

@@ -8,6 +8,7 @@ random is drawn from the seed and the step, never from what ran before.
 
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import platform
@@ -296,7 +297,12 @@ class Trial:
                 look = self._look(ask, rows, steered)
                 found = yield look
                 with interrupts.held():
-                    self.cost.count(ask, sum(map(len, look.parts)))
+                    read = sum(map(len, look.parts))
+                    if ask.window is not None and ask.at is not None:
+                        share = ask.at.shape[1] / len(self.weights.flat)
+                        self.cost.count(ask, read * len(ask.at), share)
+                    else:
+                        self.cost.count(ask, read)
                     self.tokens_read += found.tokens
                     self.tokens_padded += found.padded
                     try:
@@ -312,10 +318,9 @@ class Trial:
         """A rule's question as one about rows. Raises TypeError or ValueError for one that cannot be."""
         if not isinstance(ask, Ask):
             raise TypeError(f"{self.config.rule.name} asked {type(ask).__name__}, which is no Ask")
-        if ask.at is not None and ask.at.shape != self.weights.flat.shape:
-            raise ValueError(
-                f"{self.config.rule.name} asks at {tuple(ask.at.shape)} of {len(self.weights.flat)} weights"
-            )
+        size = len(self.weights.flat) if ask.window is None else len(self.weights.layout.window(ask.window))
+        if ask.at is not None and (ask.at.shape[-1] != size or ask.at.dim() != (1 if ask.window is None else 2)):
+            raise ValueError(f"{self.config.rule.name} asks at {tuple(ask.at.shape)} of {size} weights")
         batch = steered if ask.steer else trained
         size = len(batch) // ask.parts
         if size == 0:
@@ -325,7 +330,7 @@ class Trial:
             generator = torch.Generator().manual_seed(seed_for(self.config.seed, f"labels {self.step}"))
             rows, batch = rows.swapped(batch, ask.swapped, generator), torch.arange(len(batch))
         parts = tuple(batch[part * size : (part + 1) * size] for part in ask.asked)
-        return Look(rows, parts, ask.slopes, ask.at, ask.stablemax)
+        return Look(rows, parts, ask.slopes, ask.at, ask.stablemax, ask.window)
 
     def _take(self, update: Update) -> None:
         """The step is made. A loss that is no number leaves the weights as they are."""
@@ -437,7 +442,7 @@ class Trial:
             "steps": self.step,
             "moved_steps": moved,
             "passes": round(self.cost.passes(self.batch), 3),
-            "samples": self.cost.backward_rows,
+            "samples": self.cost.samples,
             "parameters": count_parameters(self.model),
             "examples": {"train": len(data.train), "validation": len(data.validation)}
             | {name: len(e) for name, e in data.tests.items()},
@@ -504,8 +509,7 @@ class Trial:
             "last_exact": repr(self.last_exact),
             "tokens_read": str(self.tokens_read),
             "tokens_padded": str(self.tokens_padded),
-            "forward_rows": str(self.cost.forward_rows),
-            "backward_rows": str(self.cost.backward_rows),
+            "cost": json.dumps(dataclasses.astuple(self.cost)),
         }
         store.write_atomically(self.folder / store.CHECKPOINT, save(tensors, meta))
 
@@ -530,7 +534,7 @@ class Trial:
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
         self.last_exact = float(meta["last_exact"])
         self.tokens_read, self.tokens_padded = int(meta["tokens_read"]), int(meta["tokens_padded"])
-        self.cost = Cost(int(meta["forward_rows"]), int(meta["backward_rows"]))
+        self.cost = Cost(*json.loads(meta["cost"]))
         self.weights.flat.copy_(tensors["weights"])
         self.state = {k: tensors[f"state.{k}"] for k in self.state}
         for name, column in self.ledger.columns.items():

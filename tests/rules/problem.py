@@ -1,5 +1,8 @@
 """A small problem with its oracle, computed by torch alone, on which rules are tested."""
 
+from copy import copy
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -7,6 +10,14 @@ from crevasse.objectives import stablemax_cross_entropy
 from crevasse.rules import Cost, Oracle, Seen, Step, Weights, answered
 from crevasse.rules.base import copied
 from crevasse.seeds import seed_for
+
+
+class Network(nn.Sequential):
+    """A network that can do with fewer hidden units."""
+
+    def axes(self):
+        hidden = ("hidden", 5)
+        return {"0.weight": (hidden, None), "0.bias": (hidden,), "2.weight": (None, hidden)}
 
 
 class Problem:
@@ -18,7 +29,7 @@ class Problem:
         self.y = (self.x @ torch.randn(6, 3, generator=g)).argmax(1)
         self.steered = torch.arange(rows, rows + steer)
         torch.manual_seed(seed)
-        self.module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        self.module = Network(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
         self.weights, self.cost, self.number = Weights(self.module), Cost(), 0
         self.layout = self.weights.layout
         self.rows = torch.arange(rows)
@@ -30,6 +41,8 @@ class Problem:
 
     def answer(self, rows, ask):
         """What the rule asked, computed by torch alone."""
+        if ask.window is not None:
+            return self.population(rows, ask)
         rows = self.steered if ask.steer else rows
         labels = self.y[rows]
         if ask.swapped:
@@ -44,6 +57,20 @@ class Problem:
         self.cost.count(ask, size * len(parts))
         gradients = torch.stack([torch.cat([g.flatten() for g in slope]) for slope in slopes]) if slopes else None
         return Seen(torch.stack(losses).detach(), gradients)
+
+    def population(self, rows, ask):
+        """Narrow models, each as the whole one with zeros."""
+        index, before = self.layout.window(ask.window), copy(self.cost)
+        seen = []
+        for weights in ask.at:
+            whole = torch.zeros(self.layout.size)
+            whole[index] = weights
+            seen.append(self.answer(rows, replace(ask, window=None, at=whole)))
+        self.cost = before
+        read = len(self.steered if ask.steer else rows) * len(ask.at)
+        self.cost.count(ask, read, len(index) / self.layout.size)
+        gradients = torch.stack([s.gradients[0][index] for s in seen]) if ask.slopes else None
+        return Seen(torch.cat([s.losses for s in seen]), gradients)
 
     def ask(self, question, rows=None):
         """question: from an oracle to what it yields."""

@@ -1,5 +1,6 @@
 """A rule's questions as turns of the user's own loop, whose body answers them."""
 
+import dataclasses
 import inspect
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from crevasse.errors import UserError
 from crevasse.integrations.batches import pieces, rows_of
 from crevasse.integrations.vector import Vector, finite
-from crevasse.rules import Ask, Cost, Seen
+from crevasse.rules import Ask, Cost, Seen, Window
 
 
 @dataclass
@@ -95,6 +96,8 @@ def answer(
     ask: Ask, batches: tuple[Any, ...], vector: Vector, cost: Cost, scaled: Scaled | None
 ) -> Generator[Look, None, Seen]:
     """Let the body of the loop answer a question, part by part. Raises UserError for an answer that cannot be."""
+    if ask.window is not None and ask.at is not None:
+        return (yield from _population(ask, ask.window, ask.at, batches, vector, cost, scaled))
     dealt = pieces(batches, ask.parts)
     losses: list[Tensor] = []
     gradients = vector.empty(len(ask.asked)) if ask.slopes else None
@@ -113,6 +116,21 @@ def answer(
             if not bool(loss.isfinite()):
                 raise UserError(f"{name} has a loss that is not a number: no step was made")
     return Seen(torch.stack(losses), gradients)
+
+
+def _population(
+    ask: Ask, window: Window, at: Tensor, batches: tuple[Any, ...], vector: Vector, cost: Cost, scaled: Scaled | None
+) -> Generator[Look, None, Seen]:
+    """Narrow models one after another, each as the whole model with zeros outside its window: it costs whole passes."""
+    index = vector.layout.window(window).to(at.device)
+    found = []
+    for weights in at:
+        whole = torch.zeros(vector.layout.size, dtype=at.dtype, device=at.device)
+        whole[index] = weights
+        one = dataclasses.replace(ask, window=None, at=whole)
+        found.append((yield from answer(one, batches, vector, cost, scaled)))
+    gradients = [seen.gradients[0][index] for seen in found if seen.gradients is not None]
+    return Seen(torch.cat([seen.losses for seen in found]), torch.stack(gradients) if gradients else None)
 
 
 def _part(

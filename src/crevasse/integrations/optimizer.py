@@ -14,6 +14,7 @@ The loop makes the step at its end: what the user's optimizer remembers and the 
 all answers are there and are numbers.
 """
 
+import dataclasses
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -228,7 +229,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             "rule": self.text,
             "layout": self.vector.names(),
             "number": self.number,
-            "cost": [self.cost.forward_rows, self.cost.backward_rows],
+            "cost": list(dataclasses.astuple(self.cost)),
             "seed": self.seed,
             "initial": list(self.initial),
             "lr": [float(group["lr"]) for group in self.param_groups],

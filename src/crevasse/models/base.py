@@ -41,6 +41,13 @@ class Model(nn.Module, ABC):
     def keep(self, cache: Any, rows: Tensor) -> Any:
         """The cache of these rows alone. rows (kept,)"""
 
+    def axes(self) -> Mapping[str, tuple[tuple[str, int] | None, ...]]:
+        """By the name of a parameter, the width that each of its axes runs over, and its size; None: another thing.
+
+        An entry of a width can be left out: where all weights of the others are zero, it is zero. Empty: none can.
+        """
+        return {}
+
     def next_logits(self, tokens: Tensor, steps: Tensor, cache: Any) -> Tensor:
         """Logits after the last of the tokens, which are added to the cache. (row, token)"""
         hidden = self(tokens, steps, first=tokens.shape[1] - 1, cache=cache)

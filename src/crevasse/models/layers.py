@@ -62,11 +62,26 @@ class LayerNorm(nn.LayerNorm):
     """torch's layer norm over the last axis."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(row, …, width) -> the same shape"""
+        """(row, …, width) -> the same shape
+
+        Where it has weights for less than its width, all other entries of x are taken to be there, and zero.
+        """
+        if self.weight.shape[-1] != self.normalized_shape[0]:
+            return self._narrow(x)
         if self.weight.dim() == 1:
             return super().forward(x)
         each = F.layer_norm(x, self.normalized_shape, eps=self.eps).view(len(self.weight), -1, x.shape[-1])
         return torch.addcmul(self.bias[:, None], each, self.weight[:, None]).view_as(x)
+
+    def _narrow(self, x: Tensor) -> Tensor:
+        whole, there = self.normalized_shape[0], x.shape[-1]
+        each = x.reshape(self.weight.flatten(0, -2).shape[0] if self.weight.dim() > 1 else 1, -1, there)
+        mean = each.sum(-1, keepdim=True) / whole
+        apart = each - mean
+        square = (apart * apart).sum(-1, keepdim=True) + (whole - there) * mean * mean
+        out = apart * torch.rsqrt(square / whole + self.eps)
+        weight, bias = (p.view(-1, 1, there) for p in (self.weight, self.bias))
+        return torch.addcmul(bias, out, weight).view_as(x)
 
 
 class Embedding(nn.Embedding):

@@ -41,6 +41,18 @@ class Recurrent(Model):
             hidden = torch.stack(outputs, dim=1)
         return hidden[:, first:]
 
+    def axes(self) -> dict[str, tuple[tuple[str, int] | None, ...]]:
+        width = ("width", self.embed.embedding_dim)
+        kinds = {"weight": (width, width), "bias": (width,)}
+        found: dict[str, tuple[tuple[str, int] | None, ...]] = {"embed.weight": (None, width)}
+        found |= {
+            f"cell{i}.{map_}.{kind}": axes
+            for i in range(len(self.cells))
+            for map_ in ("read", "recur")
+            for kind, axes in kinds.items()
+        }
+        return found | {"head.weight": (None, width)}
+
     def cache(self) -> list[Any]:
         return []
 
@@ -108,6 +120,19 @@ class Bilinear(Model):
         if cache is not None:
             cache["state"] = state
         return torch.stack(states, dim=1)
+
+    def axes(self) -> dict[str, tuple[tuple[str, int] | None, ...]]:
+        width, products = ("width", self.embed.embedding_dim), ("products", self.out.in_features)
+        return {
+            "embed.weight": (None, width),
+            "by_symbol.weight": (products, width),
+            "by_state.weight": (products, width),
+            "out.weight": (width, products),
+            "out.bias": (width,),
+            "norm.weight": (width,),
+            "norm.bias": (width,),
+            "head.weight": (None, width),
+        }
 
     def cache(self) -> dict[str, Any]:
         return {"state": None}

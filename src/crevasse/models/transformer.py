@@ -147,14 +147,14 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, rotary: bool) -> None:
         super().__init__()
-        self.heads, self.rotary = heads, rotary
+        self.heads, self.part, self.rotary = heads, width // heads, rotary
         self.norm1, self.norm2 = LayerNorm(width), LayerNorm(width)
         self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
         self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
     def forward(self, x: Tensor, at: Places, to: Places, first: int = 0, memory: Memory | None = None) -> Tensor:
         """x (node of `at`, width) -> (node of `to`, width), or with `first` (row · (position − first), width)."""
-        normed, width = self.norm1(x), x.shape[1]
+        normed, width = self.norm1(x), self.qkv.weight.shape[-2] // 3
         if first:  # everything but keys and values from that column on alone
             x = at.spread(x, first).flatten(0, 1)
             q = self.qkv.part(at.spread(normed, first), 0, width)
@@ -173,6 +173,8 @@ class Block(nn.Module):
         """
         seen = 0 if memory is None else len(memory)
         q, k, v = (x.view(*x.shape[:2], self.heads, -1) for x in (q, k, v))
+        if q.shape[3] != self.part:  # narrow: scores are divided by the root of what a head has here, not of all of it
+            q = q * (q.shape[3] / self.part) ** 0.5
         if self.rotary:
             q, k = rotate(q, seen + first), rotate(k, seen)
         if memory is not None:
@@ -192,6 +194,25 @@ class _Decoder(Model):
         nn.init.normal_(self.embed.weight, std=0.5)
         if self.place is not None:
             nn.init.normal_(self.place.weight, std=0.5)
+
+    def axes(self) -> dict[str, tuple[tuple[str, int] | None, ...]]:
+        # Each head has a share of the width; a narrow model keeps all heads, and less of each.
+        block = next(m for m in self.modules() if isinstance(m, Block))
+        if block.rotary:  # the angles depend on how much of a head there is
+            return {}
+        width, part, hidden = (
+            ("width", self.embed.embedding_dim),
+            ("part", block.part),
+            ("hidden", block.up.out_features),
+        )
+        kinds: dict[str, tuple[tuple[str, int] | None, ...]] = {
+            "embed.weight": (None, width), "place.weight": (None, width), "head.weight": (None, width),
+            "qkv.weight": (part, width), "qkv.bias": (part,), "out.weight": (width, part), "out.bias": (width,),
+            "up.weight": (hidden, width), "up.bias": (hidden,), "down.weight": (width, hidden), "down.bias": (width,),
+            **{f"{norm}.{kind}": (width,) for norm in ("norm", "norm1", "norm2") for kind in ("weight", "bias")},
+        }  # fmt: skip
+        ends = {name: ".".join(name.split(".")[-2:]) for name, _ in self.named_parameters()}
+        return {name: kinds[end] for name, end in ends.items() if end in kinds}
 
     def read(self, tokens: Tensor, start: int) -> tuple[Tensor, Places, Places]:
         """tokens (row, position) -> embeddings (node, width), where they stand, and where the states will.

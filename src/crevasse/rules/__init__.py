@@ -1,7 +1,7 @@
 """How weights move."""
 
 from crevasse.rules.base import BaseRule, Rule, State, Step, Update
-from crevasse.rules.layout import Layout, Part
+from crevasse.rules.layout import Layout, Part, Window
 from crevasse.rules.oracle import Ask, Asking, Cost, Oracle, Seen, Weights, answered
 from crevasse.spec import Entry, Table
 
@@ -73,5 +73,6 @@ __all__ = [
     "Step",
     "Update",
     "Weights",
+    "Window",
     "answered",
 ]

@@ -1,16 +1,30 @@
 """Where in the flat vector of weights each parameter lies, for rules that need more than one long vector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+#: What an axis of a parameter runs over: a width of the model, by name, and how large it is; None: anything else.
+#: An axis may go through a width several times, as the gates of a recurrent unit do.
+Axis = tuple[str, int] | None
+#: How much of each width a narrow model has, by name: the first so many units.
+Window = tuple[tuple[str, int], ...]
+
 #: embedding: a row a token. head: the last linear map, a row an answer. matrix: any other map. vector: biases, norms.
 Kind = Literal["embedding", "head", "matrix", "vector"]
+
+
+@runtime_checkable
+class Narrowable(Protocol):
+    """A module that says which widths its parameters run over."""
+
+    def axes(self) -> Mapping[str, tuple[Axis, ...]]:
+        """By the name of a parameter, what each of its axes runs over."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,7 @@ class Part:
     start: int  # where in the vector it begins
     shape: tuple[int, ...]
     kind: Kind
+    axes: tuple[Axis, ...] = ()  # of each axis; empty: nothing is known of them
 
     @property
     def size(self) -> int:
@@ -34,6 +49,16 @@ class Part:
     def of(self, vector: Tensor) -> Tensor:
         """Its share of a vector, as a view in its own shape. vector (…, parameter)"""
         return vector[..., self.start : self.start + self.size].view((*vector.shape[:-1], *self.shape))
+
+    def within(self, ranges: Mapping[str, tuple[int, int]]) -> list[Tensor]:
+        """Of each axis the places that lie from the first up to the second number of its width. (axis, place)"""
+        found = []
+        for axis, length in zip(self.axes or (None,) * len(self.shape), self.shape, strict=True):
+            place = torch.arange(length)
+            low, high = (0, length) if axis is None else ranges.get(axis[0], (0, axis[1]))
+            unit = place if axis is None else place % axis[1]
+            found.append(place[(unit >= low) & (unit < high)])
+        return found
 
     def matrix(self, vector: Tensor) -> Tensor:
         """The same as (…, row, column); a kernel's further axes are columns."""
@@ -60,7 +85,12 @@ class Layout:
                 return "embedding"
             return "head" if id(p) in heads else "matrix" if p.dim() > 1 else "vector"
 
-        return cls(tuple(Part(n, s, tuple(p.shape), kind(p)) for (n, p), s in zip(named, starts, strict=False)))
+        axes = module.axes() if isinstance(module, Narrowable) else {}
+        return cls(
+            tuple(
+                Part(n, s, tuple(p.shape), kind(p), axes.get(n, ())) for (n, p), s in zip(named, starts, strict=False)
+            )
+        )
 
     @classmethod
     def flat(cls, size: int) -> "Layout":
@@ -76,6 +106,41 @@ class Layout:
     def rows(self) -> int:
         """Rows of all parts together."""
         return sum(part.rows for part in self.parts)
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """The widths that a narrow model can have less of, and how large they are. Empty: it cannot be narrowed."""
+        return {axis[0]: axis[1] for part in self.parts for axis in part.axes if axis is not None}
+
+    def within(self, ranges: Mapping[str, tuple[int, int]]) -> Tensor:
+        """Entries all of whose widths lie in these ranges (from, up to); a width without one counts whole. (entry,)"""
+        found = []
+        for part in self.parts:
+            place = torch.zeros((), dtype=torch.int64)
+            for length, kept in zip(part.shape, part.within(ranges), strict=True):
+                place = place[..., None] * length + kept
+            found.append(part.start + place.reshape(-1))
+        return torch.cat(found)
+
+    def window(self, window: Window) -> Tensor:
+        """The entries of the narrow model, in their order: where all others are zero, the model is as narrow. (entry,)
+
+        Raises ValueError for a width that the model does not have, or has less of.
+        """
+        for name, size in window:
+            if not 1 <= size <= self.widths.get(name, 0):
+                raise ValueError(f"a window of {name}={size} does not fit the widths {self.widths}")
+        return self.within({name: (0, size) for name, size in window})
+
+    def narrow(self, window: Window) -> "Layout":
+        """The layout of the narrow model by itself."""
+        sizes, parts, start = dict(window), [], 0
+        for part in self.parts:
+            shape = tuple(map(len, part.within({name: (0, size) for name, size in window})))
+            axes = tuple(a if a is None else (a[0], sizes.get(*a)) for a in part.axes)
+            parts.append(Part(part.name, start, shape, part.kind, axes))
+            start += parts[-1].size
+        return Layout(tuple(parts))
 
     def row_sums(self, vector: Tensor) -> Tensor:
         """The sum over each row of each part. (…, parameter) -> (…, row)"""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from crevasse import interrupts
-from crevasse.rules.layout import Layout
+from crevasse.rules.layout import Layout, Window
 
 T = TypeVar("T")
 
@@ -34,6 +34,9 @@ class Ask:
     steer: bool = False  # of the steer set's batch, not of the training batch
     swapped: float = 0.0  # share of the examples that are given the label of another one
     stablemax: bool = False  # the loss with StableMax in the place of softmax
+    #: Ask a population of narrow models, each about the whole batch: `at` is then (model, entry of the window), and the
+    #: answer has a row a model. Each is the model itself with all entries outside the window at zero.
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         if self.parts < 1:
@@ -43,6 +46,8 @@ class Ask:
             raise ValueError(f"{only} are not some of {self.parts} parts, each once and in order")
         if not 0 <= self.swapped <= 1:
             raise ValueError(f"swapped is a share, 0 to 1, not {self.swapped}")
+        if self.window is not None and (self.at is None or self.at.dim() != 2 or self.parts > 1):
+            raise ValueError("a window goes with the weights of its models, (model, entry), and with one part")
 
     @property
     def asked(self) -> tuple[int, ...]:
@@ -75,15 +80,20 @@ def answered(asking: Asking[T], answer: Callable[[Ask], Seen]) -> T:
 
 @dataclass
 class Cost:
-    """What was asked, in rows (training examples) that went forward and backward."""
+    """What was asked, in rows (training examples) that went forward and backward.
 
-    forward_rows: int = 0
-    backward_rows: int = 0
+    A row through a narrow model counts as the window's share of all weights there, and as a whole one in `samples`.
+    """
 
-    def count(self, ask: Ask, rows: int) -> None:
-        """Add a question that `rows` rows in all are the answer to."""
-        self.forward_rows += rows
-        self.backward_rows += rows * ask.slopes
+    forward_rows: float = 0
+    backward_rows: float = 0
+    samples: int = 0  # rows that gave a gradient, each as often as a model read it
+
+    def count(self, ask: Ask, rows: int, share: float = 1) -> None:
+        """Add a question that `rows` rows in all are the answer to. share: of the weights, that they went through."""
+        self.forward_rows += rows * share
+        self.backward_rows += rows * share * ask.slopes
+        self.samples += rows * ask.slopes
 
     def passes(self, batch: int) -> float:
         """Forward plus backward passes over one training batch; a microbatch counts as its share."""
