@@ -68,7 +68,8 @@ def test_what_is_held_out_has_no_effect_on_the_weights_of_any_rule(name, tmp_pat
 
 @pytest.mark.parametrize("name", [n for n in RULES if n != "file" and RULES.parse(n).steers])
 def test_what_steers_has_an_effect_so_that_the_test_above_can_fail(name, tmp_path, small, monkeypatch):
-    config = config_of(small, {"restarts": "restarts:copies=3,each=2"}.get(name, name))
+    short = {"restarts": "restarts:copies=3,each=2", "race": "race:cells=8,each=4,refit=0,gain=0,thin=2"}
+    config = config_of(small, short.get(name, name))
     run_trial(config, tmp_path / "one")
     monkeypatch.setattr(trial, "Data", Otherwise)
     monkeypatch.setattr(Otherwise, "also", ("steer",))

@@ -58,12 +58,12 @@ class Progress:
 
 _LEDGER = (
     "loss", "agreed", "train_loss", "held_out_loss", "train_token_accuracy", "held_out_token_accuracy",
-    "train_exact", "held_out_exact",
+    "train_exact", "held_out_exact", "passes", "samples",
 )  # fmt: skip
 
 
 class Ledger:
-    """The per-step record: row t holds the training loss seen by step t, and what was read before it."""
+    """The per-step record: row t holds the training loss seen by step t, and what was read, and had been paid, before."""
 
     def __init__(self, steps: int) -> None:
         self.columns: dict[str, NDArray[np.float64]] = {name: np.full(steps + 1, np.nan) for name in _LEDGER}
@@ -387,6 +387,7 @@ class Trial:
         self.ledger.note(
             self.step, train_loss=train[0], held_out_loss=held_out[0],
             train_token_accuracy=train[1], held_out_token_accuracy=held_out[1],
+            passes=self.cost.passes(self.batch), samples=self.cost.samples,
         )  # fmt: skip
         if self.data.one_token:
             self.last_exact = held_out[1]

@@ -63,4 +63,6 @@ CLAIMS: dict[str, Claim] = {
     "crossfit": Claim(zero="crossfit:strength=0"),
     "scope": Claim(zero="scope:strength=0"),
     "jump": Claim(zero="jump:every=0", trains="jump:every=15,repair=5"),
+    # One of five hidden units: 13 of 53 weights, in 256 models, and once for the model that knows nothing.
+    "race": Claim(257 * 13 / 53, 256 * 13 / 53, plain=None, trains="race:cells=8,each=20,thin=2.5,refit=10"),
 }

@@ -70,9 +70,12 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{describe(_innermost(rule))}, the base that the rule names, would be replaced by your "
                 f"{type(optimizer).__name__}: leave one of them out"
             )
+        innermost = _innermost(rule)
         if clip is not None:
-            rule = around(rule, Clip(base=_innermost(rule), norm=clip))
-        rate = _innermost(rule).rate(Step(vector.layout))
+            if not isinstance(innermost, BaseRule):
+                raise UserError(f"{rule.name} does not end in a step of one gradient that could be clipped")
+            rule = around(rule, Clip(base=innermost, norm=clip))
+        rate = innermost.rate(Step(vector.layout)) if isinstance(innermost, BaseRule) else 1.0
         self._theirs: Theirs | None = None
         super().__init__(vector.parameters, {"lr": rate if isinstance(rate, float) else 1.0})
         self.text, self.rule, self.vector, self.seed = describe(rule), rule, vector, seed
@@ -341,12 +344,9 @@ class RuleOptimizer(torch.optim.Optimizer):
                     )
 
 
-def _innermost(rule: Rule) -> BaseRule:
+def _innermost(rule: Rule) -> Rule:
     inner = getattr(rule, "base", None)
-    if inner is not None:
-        return _innermost(inner)
-    assert isinstance(rule, BaseRule)
-    return rule
+    return rule if inner is None else _innermost(inner)
 
 
 def _refuse_stablemax(rule: Rule) -> None:
