@@ -63,7 +63,7 @@ _LEDGER = (
 
 
 class Ledger:
-    """The per-step record: row t holds the training loss seen by step t, and what was read, and had been paid, before."""
+    """The per-step record: row t holds the training loss seen by step t, and what was read and had been paid before."""
 
     def __init__(self, steps: int) -> None:
         self.columns: dict[str, NDArray[np.float64]] = {name: np.full(steps + 1, np.nan) for name in _LEDGER}
