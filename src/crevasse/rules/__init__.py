@@ -54,6 +54,9 @@ RULES: Table[Rule] = Table(
         "crossfit": Entry("crevasse.rules.crossfit:Crossfit", "of a step what also helps folds that had no part in it"),
         "scope": Entry("crevasse.rules.scope:Scope", "of each fold, scope by scope, what also teaches the others"),
         "jump": Entry("crevasse.rules.jump:Jump", "jumps to simpler weights, kept where the description shortens"),
+        "starve": Entry(
+            "crevasse.rules.starve:Starve", "capacity withheld until the steer loss falls, then given back"
+        ),
         "race": Entry("crevasse.rules.race:Race", "narrow models raced, kept where the steer set gains, and grown"),
         "file": Entry("crevasse.rules.from_file:FromFile", "a rule of your own: file:my_rule.py"),
     },
