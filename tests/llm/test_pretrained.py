@@ -157,7 +157,7 @@ def test_lora_moves_its_adapters_and_nothing_else(tiny, tmp_path):
     assert len(kept) == record["result"]["parameters"]
 
 
-@pytest.mark.parametrize("rule", sorted(set(RULES) - {"file"}))
+@pytest.mark.parametrize("rule", sorted(set(RULES) - {"file", "race"}))
 def test_every_rule_of_the_laboratory_trains_a_language_model(tiny, tmp_path, rule):
     made = RULES.parse(rule)
     config = config_of(tiny(), rule=rule, steps=5, batch=8, chunk=60, steer=3 * made.steers)
