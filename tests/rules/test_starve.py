@@ -11,6 +11,10 @@ from crevasse.rules.starve import WITHHELD, dropped, narrowed
 NEVER = ",until=1"  # the steer loss does not fall to zero
 
 
+def steer_loss(p):
+    return float(p.loss(p.steered).detach())
+
+
 @pytest.mark.parametrize("by", WITHHELD)
 def test_it_goes_on_wherever_it_was_stopped(by):
     same_however_stopped(RULES.parse(f"starve:by={by},strength=0.4,until=0.05,feed=4,check=2"), 12)
@@ -81,12 +85,10 @@ def test_dropout_drops_whole_units_and_others_each_step():
 
 def test_it_feeds_when_the_steer_loss_has_fallen_and_looks_no_more():
     p, rule = Problem(), RULES.parse("starve:strength=0.01,until=0.1,feed=5,check=4,base.lr=0.03")
-    state, looks = p.start(rule), 0
+    state, looks, first = p.start(rule), 0, steer_loss(p)
     for number in range(40):
         before = int(state["fed"])
-        with torch.no_grad():
-            lost = float(p.loss(p.steered))
-        first = lost if number == 0 else first  # noqa: F821
+        lost = steer_loss(p)
         p.cost.forward_rows = 0
         state = p.step(rule, state).state
         looked = before < 0 and number % 4 == 0
