@@ -11,6 +11,9 @@ from crevasse.objectives import cross_entropy
 from crevasse.spec import Named, require
 from crevasse.tokenizer import Tokenizer
 
+#: By the name of a parameter, what each of its axes runs over (`Model.axes`).
+Axes = Mapping[str, tuple[tuple[str, int] | None, ...]]
+
 
 class Model(nn.Module, ABC):
     """A causal sequence model over token numbers.
@@ -41,7 +44,7 @@ class Model(nn.Module, ABC):
     def keep(self, cache: Any, rows: Tensor) -> Any:
         """The cache of these rows alone. rows (kept,)"""
 
-    def axes(self) -> Mapping[str, tuple[tuple[str, int] | None, ...]]:
+    def axes(self) -> Axes:
         """By the name of a parameter, the width that each of its axes runs over, and its size; None: another thing.
 
         An entry of a width can be left out: where all weights of the others are zero, it is zero. Empty: none can.

@@ -75,12 +75,12 @@ class LayerNorm(nn.LayerNorm):
 
     def _narrow(self, x: Tensor) -> Tensor:
         whole, there = self.normalized_shape[0], x.shape[-1]
-        each = x.reshape(self.weight.flatten(0, -2).shape[0] if self.weight.dim() > 1 else 1, -1, there)
+        weight, bias = (p.view(-1, 1, there) for p in (self.weight, self.bias))
+        each = x.reshape(len(weight), -1, there)
         mean = each.sum(-1, keepdim=True) / whole
         apart = each - mean
         square = (apart * apart).sum(-1, keepdim=True) + (whole - there) * mean * mean
         out = apart * torch.rsqrt(square / whole + self.eps)
-        weight, bias = (p.view(-1, 1, there) for p in (self.weight, self.bias))
         return torch.addcmul(bias, out, weight).view_as(x)
 
 

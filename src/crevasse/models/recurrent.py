@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.base import Axes, Model, ModelConfig, require_width
 from crevasse.models.layers import Embedding, GatedUnit, Head, LayerNorm, Linear, LongShortTermMemory
 from crevasse.spec import require
 
@@ -41,17 +41,16 @@ class Recurrent(Model):
             hidden = torch.stack(outputs, dim=1)
         return hidden[:, first:]
 
-    def axes(self) -> dict[str, tuple[tuple[str, int] | None, ...]]:
+    def axes(self) -> Axes:
         width = ("width", self.embed.embedding_dim)
         kinds = {"weight": (width, width), "bias": (width,)}
-        found: dict[str, tuple[tuple[str, int] | None, ...]] = {"embed.weight": (None, width)}
-        found |= {
+        layers = {
             f"cell{i}.{map_}.{kind}": axes
             for i in range(len(self.cells))
             for map_ in ("read", "recur")
             for kind, axes in kinds.items()
         }
-        return found | {"head.weight": (None, width)}
+        return {"embed.weight": (None, width), **layers, "head.weight": (None, width)}
 
     def cache(self) -> list[Any]:
         return []
@@ -121,7 +120,7 @@ class Bilinear(Model):
             cache["state"] = state
         return torch.stack(states, dim=1)
 
-    def axes(self) -> dict[str, tuple[tuple[str, int] | None, ...]]:
+    def axes(self) -> Axes:
         width, products = ("width", self.embed.embedding_dim), ("products", self.out.in_features)
         return {
             "embed.weight": (None, width),

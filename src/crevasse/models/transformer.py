@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.base import Axes, Model, ModelConfig, require_width
 from crevasse.models.layers import Embedding, Head, LayerNorm, Linear
 from crevasse.models.sharing import Places, shared_beginnings
 from crevasse.spec import require
@@ -195,7 +195,7 @@ class _Decoder(Model):
         if self.place is not None:
             nn.init.normal_(self.place.weight, std=0.5)
 
-    def axes(self) -> dict[str, tuple[tuple[str, int] | None, ...]]:
+    def axes(self) -> Axes:
         # Each head has a share of the width; a narrow model keeps all heads, and less of each.
         block = next(m for m in self.modules() if isinstance(m, Block))
         if block.rotary:  # the angles depend on how much of a head there is
@@ -205,7 +205,7 @@ class _Decoder(Model):
             ("part", block.part),
             ("hidden", block.up.out_features),
         )
-        kinds: dict[str, tuple[tuple[str, int] | None, ...]] = {
+        kinds: Axes = {
             "embed.weight": (None, width), "place.weight": (None, width), "head.weight": (None, width),
             "qkv.weight": (part, width), "qkv.bias": (part,), "out.weight": (width, part), "out.bias": (width,),
             "up.weight": (hidden, width), "up.bias": (hidden,), "down.weight": (width, hidden), "down.bias": (width,),
