@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crevasse import catalogue, store, transfer
-from crevasse.catalogue import COLUMNS, INDEX, read_catalogue, read_curves, select
+from crevasse.catalogue import COLUMNS, CURVES, INDEX, read_catalogue, read_curves, select
 from crevasse.config import REVISION
 from crevasse.errors import UserError
 from crevasse.studies.base import SCHEMA as EVIDENCE
@@ -305,12 +305,12 @@ def test_the_command_line_filters_sorts_and_limits(root):
 def curves_by_hand(folder):
     columns = store.read_columns(folder / store.LEDGER)
     read = ~np.isnan(columns["train_loss"].astype(float))
-    names = {"curve_step": "step", "curve_train": "train_loss", "curve_held_out": "held_out_loss"}
-    return {curve: columns[name][read].tolist() for curve, name in names.items()}
+    missing = np.full(len(read), np.nan)  # a column that ledgers of before lack
+    return {curve: columns.get(name, missing)[read].tolist() for curve, name in CURVES.items()}
 
 
 def as_evidence(curves):
-    schema = pa.schema([EVIDENCE.field(n) for n in ("curve_step", "curve_train", "curve_held_out")])
+    schema = pa.schema([EVIDENCE.field(n) for n in CURVES])
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(curves, schema=schema), sink)
     return sink.getvalue().to_pybytes()
@@ -324,6 +324,8 @@ def test_the_curves_of_many_trials_are_those_of_each(tmp_path):
         folder = tmp_path / ("a[1]*?", "~", "step=5", "it's", "ü b", "plain")[number] / "trials" / f"{number}"
         folder.mkdir(parents=True)
         columns = {n: np.exp(draw.normal(size=rows) * 9) for n in ("train_loss", "held_out_loss")}
+        if number > 1:
+            columns["passes"] = draw.random(rows)
         unread = draw.random(rows) < 0.6
         for values in columns.values():
             values[unread] = np.nan

@@ -188,7 +188,7 @@ def test_every_field_of_a_config_changes_what_the_trial_does(tmp_path, small):
         "task": small("iterated-product:p=7,T=1-4,beyond=5").task, "format": small(form="filler").format,
         "model": small(model="transformer:width=16,heads=2").model, "rule": small(rule="adamw:lr=0.02").rule,
         "train": 100, "steer": 20, "held_out": 10, "chunk": 20, "labels": "random", "noise": 0.5, "steps": 50,
-        "batch": 16,
+        "batch": 16, "rows": 1000,
         "schedule": "constant", "warmup": 0.5, "probe_every": 5, "probe_rows": 16, "seed": 1, "data_seed": 7,
     }  # fmt: skip
     assert set(other) == {f.name for f in dataclasses.fields(TrialConfig)}

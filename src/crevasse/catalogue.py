@@ -209,29 +209,44 @@ def _folders(table: pa.Table, where: str, order: str) -> list[str]:
             raise UserError(f"--where {where!r} cannot be used: {reason} (columns: {names})") from None
 
 
-def read_curves(folders: Sequence[Path]) -> list[dict[str, list[Any]]]:
-    """Both loss curves of many trials at the steps at which they were read, by one query over their ledgers.
+#: Name in the evidence -> column of the ledger.
+CURVES = {
+    "curve_step": "step", "curve_train": "train_loss", "curve_held_out": "held_out_loss",
+    "curve_train_exact": "train_exact", "curve_held_out_exact": "held_out_exact", "curve_passes": "passes",
+    "curve_samples": "samples",
+}  # fmt: skip
 
-    -> for each folder curve_step, curve_train and curve_held_out. Raises UserError for a missing or damaged ledger.
+
+def read_curves(folders: Sequence[Path]) -> list[dict[str, list[Any]]]:
+    """The curves of many trials at the steps at which both losses were read, by one query over their ledgers.
+
+    -> for each folder the lists CURVES names; a value that was not read is not a number. Raises UserError for a missing
+    or damaged ledger.
     """
     import duckdb
 
     paths = [str((folder / store.LEDGER).absolute()) for folder in folders]
     if not paths:
         return []
-    query = """
-        SELECT filename, list(step ORDER BY step), list(train_loss ORDER BY step),
-               list(coalesce(held_out_loss, 'nan'::DOUBLE) ORDER BY step)
-        FROM read_parquet(?, filename = true, union_by_name = true, hive_partitioning = false)
-        WHERE train_loss IS NOT NULL GROUP BY filename
-    """
+    ledgers = "read_parquet(?, filename = true, union_by_name = true, hive_partitioning = false)"
+    # The same trial may stand in two arms. A folder's name may hold what a pattern is made of.
+    files = [[glob.escape(p) for p in dict.fromkeys(paths)]]
     try:
-        # The same trial may stand in two arms. A folder's name may hold what a pattern is made of.
-        found = duckdb.connect().execute(query, [[glob.escape(p) for p in dict.fromkeys(paths)]]).fetchall()
+        database = duckdb.connect()
+        there = database.execute(f"SELECT * FROM {ledgers} LIMIT 0", files).description or []
+        known = {name for name, *_ in there}  # ledgers of before lack some
+        columns = ", ".join(
+            "list(step ORDER BY step)"
+            if name == "step"
+            else f"list(coalesce({name if name in known else 'NULL'}, 'nan'::DOUBLE) ORDER BY step)"
+            for name in CURVES.values()
+        )
+        found = database.execute(
+            f"SELECT filename, {columns} FROM {ledgers} WHERE train_loss IS NOT NULL GROUP BY filename", files
+        ).fetchall()
     except duckdb.Error as e:
         for folder in folders:
             store.read_columns(folder / store.LEDGER)  # says which one
         raise UserError(f"the ledgers cannot be read: {e}") from None
-    curves = {path: columns for path, *columns in found}
-    names = ("curve_step", "curve_train", "curve_held_out")
-    return [dict(zip(names, curves.get(path, ([], [], [])), strict=True)) for path in paths]
+    curves = {path: lists for path, *lists in found}
+    return [dict(zip(CURVES, curves.get(path, [[] for _ in CURVES]), strict=True)) for path in paths]

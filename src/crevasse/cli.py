@@ -13,6 +13,7 @@ import click
 
 from crevasse.errors import UserError, unknown
 from crevasse.processes import is_first
+from crevasse.spec import require
 
 if TYPE_CHECKING:
     from crevasse.spec import Table
@@ -72,14 +73,18 @@ def cli() -> None:
 @cli.command()
 @click.argument("name")
 @click.option("--budget", default="minutes", metavar="|".join(BUDGETS), show_default=True)
+@click.option("--rule", metavar="FILE", default=None, help="A rule of your own (my_rule.py), for `study rules`.")
 @_out("crevasse-out/NAME-BUDGET")
 @_json
 @_quiet
-def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) -> None:
+def study(name: str, budget: str, rule: str | None, out: Path | None, as_json: bool, quiet: bool) -> None:
     """Answer a question: evidence.parquet, verdict.json and index.html."""
     from crevasse import api
     from crevasse.studies import STUDIES
 
+    if rule is not None:
+        require(name == "rules", f"--rule goes with `crevasse study rules`, not with {name}")
+        name = f"rules:{rule}"
     STUDIES.parse(name)  # an unknown name is told before anything is made
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)
@@ -102,6 +107,9 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @click.option("--rule", default="adamw", show_default=True)
 @click.option("--steps", type=int, default=1000, show_default=True)
 @click.option("--batch", type=int, default=128, show_default=True, help="Examples a step.")
+@click.option("--rows", type=int, default=0, help="Rows forward plus backward after which training ends [never].")
+@click.option("--schedule", default="cosine", show_default=True, help="Of the learning rate: cosine or constant.")
+@click.option("--warmup", type=float, default=0.05, show_default=True, help="Share of the steps in which it rises.")
 @click.option("--chunk", type=int, default=0, help="Tokens at once; more of a batch are accumulated [all].")
 @click.option("--train", type=int, default=None, help="Training problems [all, at most 2000 of a large domain].")
 @click.option("--steer", type=int, default=0, help="Of those, problems that a rule may ask about instead [0].")
@@ -114,8 +122,9 @@ def study(name: str, budget: str, out: Path | None, as_json: bool, quiet: bool) 
 @_json
 @_quiet
 def run(
-    task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, chunk: int,
-    train: int | None, steer: int, held_out: int, labels: str, seed: int, seeds: int, probe_every: int,
+    task: str, options: tuple[str, ...], form: str, model: str, rule: str, steps: int, batch: int, rows: int,
+    schedule: str, warmup: float, chunk: int, train: int | None, steer: int, held_out: int, labels: str, seed: int,
+    seeds: int, probe_every: int,
     out: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train one learner on a task (iterated-product T=1-6, or pairs:my.csv) and judge it."""
@@ -127,8 +136,8 @@ def run(
     with _live(quiet) as live:
         result = api.run(
             _with_options(task, options), form, model, rule, seeds=seeds, out=folder, on_event=live.trial_event,
-            steps=steps, batch=batch, chunk=chunk, train=train, steer=steer, held_out=held_out, labels=labels,
-            noise=share, seed=seed, probe_every=probe_every,
+            steps=steps, batch=batch, rows=rows, schedule=schedule, warmup=warmup, chunk=chunk, train=train,
+            steer=steer, held_out=held_out, labels=labels, noise=share, seed=seed, probe_every=probe_every,
         )  # fmt: skip
     if as_json:
         _print_json(result)

@@ -17,6 +17,8 @@ from crevasse.tasks.splits import Labels
 
 #: Part of every id: raised when the same config would give other numbers than before.
 REVISION = 3
+#: Fields that joined after trials of this revision had been made.
+LATER = ("rows",)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class TrialConfig:
     labels: Labels = "true"  # true, random (answers shuffled) or noisy (a share of them wrong)
     noise: float = 0.0  # that share
     steps: int = 1000  # 0: the model is judged as it is
+    rows: int = 0  # forward plus backward, after which training ends before its steps do; 0: never
     batch: int = 128  # examples a step; at most the training set
     chunk: int = 0  # tokens (padding included) that go through the model at once; 0: the whole batch
     schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate, after the warm-up
@@ -44,11 +47,12 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("steps", 0, 10**9), ("batch", 1, 10**7), ("probe_every", 1, 10**9), ("probe_rows", 1, 10**6),
-            ("held_out", 1, 10**6), ("chunk", 0, 10**9), ("seed", 0, 2**31 - 1),
+            ("steps", 0, 10**9), ("rows", 0, 10**15), ("batch", 1, 10**7), ("probe_every", 1, 10**9),
+            ("probe_rows", 1, 10**6), ("held_out", 1, 10**6), ("chunk", 0, 10**9), ("seed", 0, 2**31 - 1),
         ):  # fmt: skip
             value = getattr(self, name)
             require(low <= value <= high, f"{name} must lie between {low} and {high}, not {value}")
+        require(self.schedule in ("cosine", "constant"), f"schedule must be cosine or constant, not {self.schedule}")
         require(0 <= self.warmup <= 1, f"warmup is a share of the steps, 0 to 1, not {self.warmup}")
         require(
             self.labels in ("true", "random", "noisy"),
@@ -66,10 +70,15 @@ class TrialConfig:
             raise UserError("shots show training problems to a model as it is: they go with steps=0")
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, written out; `from_json` is the inverse."""
+        """Every field, written out; `from_json` is the inverse.
+
+        A field that joined later is left out where it changes nothing, so that trials keep their ids.
+        """
         data: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name in LATER and value == field.default:
+                continue
             data[field.name] = to_json(value) if isinstance(value, Named) else value
         return data
 
@@ -85,11 +94,16 @@ class TrialConfig:
     @cached_property
     def id(self) -> str:
         """The hash of the config, which names the trial's folder."""
-        text = json.dumps([REVISION, self.to_json()], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return config_id(self.to_json())
 
     def describe(self) -> str:
         """One line for a person."""
         parts = [describe(self.task), describe(self.format), describe(self.model), describe(self.rule)]
         labels = {"true": "", "random": " random labels", "noisy": f" noisy labels {self.noise}"}[self.labels]
         return " · ".join(parts) + f"{labels} · {self.train or 'all'} examples · {self.steps} steps · seed {self.seed}"
+
+
+def config_id(data: dict[str, Any]) -> str:
+    """The id of the config that was written as `data`."""
+    text = json.dumps([REVISION, data], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

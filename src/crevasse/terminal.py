@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Trials that `ls` lists on a terminal.
 SHOWN = 200
+#: Rules of a bench of which the leaderboard's result tells, besides the baseline.
+FIRST = 5
 FINDINGS = {
     "rule": ("found the rule", "blue"),
     "part": ("in part", "yellow"),
@@ -152,20 +155,7 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     console.print(f"\n[bold]{escape(verdict['answer'])}[/bold]\n", highlight=False)
     wide = console.width >= 140 or not console.is_terminal
     shown = _score if wide else _mean  # a narrow window has no room for intervals
-    table = RichTable(box=None, pad_edge=False, header_style="dim")
-    for head in ("arm", "finding", "train", "random", "interpolation", "extrapolation", "chance", "lockstep", "s_max"):
-        table.add_column(head, no_wrap=True)
-    group = None
-    for a in verdict["arms"]:
-        if a["group"] != group:
-            group = a["group"]
-            table.add_row(f"[dim]{escape(re.split('[:,]', group)[0])}[/]")
-        word, colour = FINDINGS[a["finding"]]
-        table.add_row(
-            escape(a["arm"]), f"[{colour}]{word}[/]", shown(a["train"]),
-            *(shown(a["splits"].get(t)) for t in ("random", "interpolation", "extrapolation")),
-            _two(a["chance"]), _mean(a["lockstep"]) if a["learned"] else "–", _mean(a["s_max"]),
-        )  # fmt: skip
+    table = _board(verdict["board"], shown) if "board" in verdict else _arms(verdict["arms"], shown)
     (Console(width=160) if wide else console).print(table, highlight=False)
     notes: dict[str, list[str]] = {}
     for a in verdict["arms"]:
@@ -176,6 +166,50 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     if verdict["budget"] == "smoke":
         console.print("This was the smoke budget: fewer arms, one seed; `--budget minutes` is the real thing.")
     console.print(f"\n{verdict['seconds']} s · report: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _arms(arms: list[dict[str, Any]], shown: Callable[[Any], str]) -> RichTable:
+    """A line an arm, under the heading of its group."""
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("arm", "finding", "train", "random", "interpolation", "extrapolation", "chance", "lockstep", "s_max"):
+        table.add_column(head, no_wrap=True)
+    group = None
+    for a in arms:
+        if a["group"] != group:
+            group = a["group"]
+            table.add_row(f"[dim]{escape(re.split('[:,]', group)[0])}[/]")
+        word, colour = FINDINGS[a["finding"]]
+        table.add_row(
+            escape(a["arm"]), f"[{colour}]{word}[/]", shown(a["train"]),
+            *(shown(a["splits"].get(t)) for t in ("random", "interpolation", "extrapolation")),
+            _two(a["chance"]), _mean(a["lockstep"]) if a["learned"] else "–", _mean(a["s_max"]),
+        )  # fmt: skip
+    return table
+
+
+def _board(board: dict[str, Any], shown: Callable[[Any], str]) -> RichTable:
+    """Of each bench the first rules of a leaderboard, the baseline, and a rule of one's own."""
+    from crevasse.studies.leaderboard import BASELINE
+
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("rule", "held-out", "train", "found", "passes to 95%", "lockstep", "s_max"):
+        table.add_column(head, no_wrap=head != "rule", overflow="fold")
+    for bench in board["benches"]:
+        table.add_row(f"[dim]{escape(bench['title'])}[/]")
+        entries = bench["entries"]
+        for place, e in enumerate(entries, 1):
+            if place > FIRST and e["rule"] != BASELINE and not e["rule"].startswith("file:"):
+                continue
+            # In steps of a rule that looks once at each row of a batch.
+            plain = "–" if e["rows_to"] is None else f"{e['rows_to'] / (2 * bench['batch']):,.0f}"
+            table.add_row(
+                f"{place:>3} {escape(e['rule'])}", shown(e["held_out"]), _mean(e["train"]),
+                f"{e['reached']}/{e['seeds']}", plain,
+                _mean(e["lockstep"]) if e["learned"] else "–", _mean(e["s_max"]),
+            )  # fmt: skip
+        if len(entries) > FIRST:
+            table.add_row(f"[dim]    … of {len(entries)} rules[/]")
+    return table
 
 
 def print_result(result: dict[str, Any], folder: Path) -> None:

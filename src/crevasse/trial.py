@@ -246,7 +246,7 @@ class Trial:
         try:
             if self._lost_its_way():  # it was stopped right there
                 status = "diverged"
-            while self.step < config.steps and status == "done":
+            while not self.ended and status == "done":
                 if self.meter:
                     yield from self._probe()
                 yield from self._update()
@@ -276,6 +276,12 @@ class Trial:
         result = self._judge(status)
         result |= {"seconds": round(self._count_seconds(), 2), "train_seconds": round(train_seconds, 2)}
         return self._finish(status, result)
+
+    @property
+    def ended(self) -> bool:
+        """Have all its steps been made, or all that they may cost been spent?"""
+        spent = self.cost.forward_rows + self.cost.backward_rows
+        return self.step >= self.config.steps or 0 < self.config.rows <= spent
 
     def _lost_its_way(self) -> bool:
         """Was the loss of the last step no number?"""
@@ -380,7 +386,7 @@ class Trial:
     def _probe(self) -> Generator[Look, Found, None]:
         every, steps = self.config.probe_every, self.config.steps
         early = self.step < every and self.step % max(every // 4, 1) == 0
-        if not (early or self.step % every == 0 or self.step == steps):
+        if not (early or self.step % every == 0 or self.ended):
             return
         train = yield from self._read(self.train_probe)
         held_out = yield from self._read(self.held_out_probe)
@@ -392,7 +398,7 @@ class Trial:
         if self.data.one_token:
             self.last_exact = held_out[1]
             self.ledger.note(self.step, train_exact=train[1], held_out_exact=held_out[1])
-        elif self.step % (every * max(round(steps / every / 3), 1)) == 0 and 0 < self.step < steps:
+        elif self.step % (every * max(round(steps / every / 3), 1)) == 0 and self.step > 0 and not self.ended:
             train_exact, self.last_exact = (self._exact(s) for s in ("train", "validation"))
             self.ledger.note(self.step, train_exact=train_exact, held_out_exact=self.last_exact)
         self.clock.append((self.step, self._count_seconds()))

@@ -10,20 +10,18 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from chromium import HOSTILE, Opened
+from playwright.sync_api import Browser, Page
 
 from crevasse import report, store
 from crevasse.errors import UserError
 from crevasse.formats.faults import Kind
 from crevasse.report import build_report, figures
+from crevasse.report.page import get_plotlyjs, score_text, time_text
 from crevasse.studies import EVIDENCE, VERDICT, decide, read_evidence
 from crevasse.studies.base import Arm, Budget, Study, write_evidence
 from crevasse.tasks import TESTS
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>&lt;b&gt;\u2028'\""
 L0 = 2.5
 
 
@@ -54,7 +52,7 @@ def row(arm: str, kind: str, seed: int = 0, **over: Any) -> dict[str, Any]:
     wrong = sample | {"written": "7", "answer": None, "correct": False, "unreadable": ["<multiply> 2 2 2"]}
     jitter = 0.01 * seed
     return {
-        "arm": arm, "title": f"title of {arm}", "group": "group one", "trial": f"{arm}-{seed}",
+        "phase": "test", "arm": arm, "title": f"title of {arm}", "group": "group one", "trial": f"{arm}-{seed}",
         "status": "done" if done else "diverged", "task": "iterated-product", "format": "direct",
         "model": "transformer", "rule": "adamw", "labels": "true", "config": json.dumps({"seed": seed, "arm": arm}),
         "environment": json.dumps({"python": "3.11"}), "notes": "[]",
@@ -108,7 +106,7 @@ def everything() -> list[dict[str, Any]]:
 def html_of(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
     text = build_report(study(tmp_path / "study", rows)).read_text("utf-8")
     # plotly's own source says all sorts of words; leave it out of what is searched.
-    return text.replace(report.get_plotlyjs(), "")
+    return text.replace(get_plotlyjs(), "")
 
 
 def test_one_file_built_from_evidence_and_verdict_alone(tmp_path: Path) -> None:
@@ -151,12 +149,12 @@ def test_only_our_scripts_may_run(tmp_path: Path) -> None:
      (math.nan, "–"), ("x", "–")],
 )  # fmt: skip
 def test_scores_are_written_without_their_leading_zero(value: Any, text: str) -> None:
-    assert report._score_text(value) == text
+    assert score_text(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.46, "3.5 s"), (26.3, "26 s"), (300, "5 min"), (9000, "2.5 h")])
 def test_times_are_written_in_the_unit_that_fits(seconds: float, text: str) -> None:
-    assert report._time_text(seconds) == text
+    assert time_text(seconds) == text
 
 
 def cells(text: str, arm: str) -> list[str]:
@@ -495,45 +493,8 @@ def test_every_colour_of_the_pictures_is_a_variable_in_light_and_in_dark() -> No
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_report(study(tmp_path_factory.mktemp("report") / "study", everything()))
-
-
-class Opened:
-    """A page, and what went wrong on it."""
-
-    def __init__(self, browser: Browser, file: Path, **context: Any) -> None:
-        self.context = browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | context))
-        self.page: Page = self.context.new_page()
-        self.trouble: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda m: self.trouble.append(m.text))
-        self.page.on("pageerror", lambda e: self.trouble.append(str(e)))
-        self.page.on("dialog", lambda d: (self.trouble.append(f"dialog {d.message}"), d.dismiss()))
-        self.page.on("request", lambda r: self.requests.append(r.url))
-        self.page.goto(file.as_uri())
-
-    def scroll_through(self) -> None:
-        height = self.page.evaluate("document.documentElement.scrollHeight")
-        for y in range(0, height + 1000, 1000):
-            self.page.evaluate(f"window.scrollTo({{top: {y}, behavior: 'instant'}})")
-            self.page.wait_for_timeout(40)
-
-    def undrawn(self) -> list[str]:
-        """Pictures in which no line was drawn."""
-        found: list[str] = self.page.evaluate(
-            "[...document.querySelectorAll('[data-picture]')].filter(h => !h.querySelector('svg.main-svg path[d]'))"
-            ".map(h => h.dataset.picture)"
-        )
-        return found
 
 
 @pytest.fixture
@@ -754,6 +715,8 @@ def test_print_media_alone_draws_all_pictures(opened: Opened) -> None:
     opened.page.emulate_media(media="print")
     opened.page.wait_for_timeout(200)
     assert opened.undrawn() == []
+    low = "[...document.querySelectorAll('[data-picture]')].filter(h => h.clientHeight < 50).length"
+    assert opened.page.evaluate(low) == 0
 
 
 def test_paper_cuts_no_picture_that_was_drawn_for_another_width(browser: Browser, page_file: Path) -> None:

@@ -7,7 +7,8 @@ from torch import nn
 
 from crevasse.errors import UserError
 from crevasse.integrations.optimizer import RuleOptimizer
-from crevasse.rules import RULES, Weights
+from crevasse.rules import RULES, Oracle, Weights
+from crevasse.spec import describe
 
 SMALL = "race:cells=8,each=10,thin=2.5,refit=4,gain=0.001,enough=0"
 
@@ -84,6 +85,49 @@ def test_the_models_kept_first_are_those_of_the_lowest_steer_loss():
     assert kept == pytest.approx(min([*losses, steer_loss(p, torch.zeros(p.layout.size))]), abs=1e-6)
 
 
+def test_by_the_training_loss_no_steer_set_is_asked_for():
+    rule = RULES.parse(f"{SMALL},by=train")
+    assert not rule.steers and RULES.parse(SMALL).steers
+    assert RULES.parse(describe(rule)) == rule
+    p, asks = Problem(steer=0), []
+    answer = p.answer
+    p.answer = lambda rows, ask: asks.append(ask) or answer(rows, ask)
+    state = p.train(rule, 40)
+    assert len(asks) > 40 and not any(ask.steer for ask in asks)
+    assert int(state["blocks"]) > 0
+    assert float(p.ask(Oracle.loss)) == pytest.approx(float(state["lowest"]), abs=1e-5)
+
+
+def test_by_the_training_loss_the_model_of_the_lowest_one_is_kept():
+    p, rule = Problem(), RULES.parse("race:cells=8,each=1,thin=2.5,refit=0,gain=0,by=train")
+    state = p.step(rule, p.start(rule)).state
+    whole = torch.zeros(9, p.layout.size)  # the last is the one that knows nothing
+    whole[:8, rule.block(p.layout, 0)] = state["cells"]
+    losses = [float(p.ask(lambda oracle, w=w: oracle.loss(w))) for w in whole]
+    assert float(p.ask(lambda oracle: oracle.loss(state["kept"]))) == pytest.approx(min(losses), abs=1e-6)
+    assert float(state["lowest"]) == pytest.approx(min(losses), abs=1e-6)
+
+
+@pytest.mark.parametrize("growth", [0, 1, 5])
+def test_no_more_models_are_kept_than_may_be(growth):
+    rule = RULES.parse(SMALL.replace("gain=0.001", f"gain=0,patience=9,growth={growth}"))
+    p = Problem()
+    state = p.train(rule, 120)
+    assert rule.rounds(p.layout) == int(state["blocks"]) == (1 if growth == 1 else 2)
+    assert int(state["phase"]) == 2
+    outside = torch.ones(p.layout.size, dtype=torch.bool)
+    outside[rule.block(p.layout, 0)] = False
+    assert (p.weights.flat[outside] == 0).all() == (growth == 1)
+
+
+def test_the_last_model_that_may_be_kept_is_still_refitted():
+    p, rule = Problem(), RULES.parse(SMALL + ",growth=1")
+    state = p.train(rule, 10)
+    assert (int(state["blocks"]), int(state["phase"])) == (1, 1)
+    state = p.train(rule, 4, state)
+    assert int(state["phase"]) == 2
+
+
 def test_a_model_without_widths_is_refused():
     p = Problem()
     p.module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
@@ -108,7 +152,9 @@ def test_a_network_of_somebody_else_is_raced_in_its_own_loop():
     assert int(optimizer._state["blocks"]) > 0
 
 
-@pytest.mark.parametrize("text", ["cells=0", "each=0", "thin=0.5", "gain=-1", "lr=-1", "patience=0"])
+@pytest.mark.parametrize(
+    "text", ["cells=0", "each=0", "thin=0.5", "gain=-1", "lr=-1", "patience=0", "growth=-1", "by=held-out"]
+)
 def test_settings_that_cannot_be_are_refused(text):
     with pytest.raises(UserError, match=text.partition("=")[0]):
         RULES.parse(f"race:{text}")

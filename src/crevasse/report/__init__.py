@@ -1,36 +1,27 @@
 """Evidence and verdict of a study -> one HTML file that opens from disk, without a network, for good.
 
 The file holds everything: plotly, pictures as JSON, style and script. It is written from ``evidence.parquet`` and
-``verdict.json`` alone, so it can be built again wherever those two are, without the trials or torch.
+``verdict.json`` alone, so it can be built again wherever those two are, without the trials.
 
-Models write the sample outputs and users write task files, so all text is foreign: jinja2 escapes what becomes
-HTML, `_embed` what becomes JSON, and a content security policy lets the browser run our scripts and no others.
+Models write the sample outputs and users write task files, so all text is foreign: `page` keeps it text. A verdict with
+a board is that of the leaderboard, which has a page of its own.
 """
 
-import base64
 import hashlib
 import json
-import math
-import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from crevasse import store
 from crevasse.errors import UserError
 from crevasse.probes import LEARNED
-from crevasse.report import figures
-from crevasse.report.figures import number
+from crevasse.report import figures, leaderboard, page
+from crevasse.report.figures import Row, number
+from crevasse.report.page import parsed
 from crevasse.studies import EVIDENCE, REPORT, VERDICT, read_evidence
 
 __all__ = ["build_report"]
-
-Row = dict[str, Any]
 
 SPLITS = ("random", "interpolation", "extrapolation")
 #: Finding -> the word for it in the report. In this order findings sort.
@@ -41,7 +32,6 @@ WORDS = {
     "nothing": "did not learn",
     "diverged": "diverged",
 }
-_HERE = Path(__file__).parent
 
 
 def build_report(folder: Path) -> Path:
@@ -52,10 +42,11 @@ def build_report(folder: Path) -> Path:
     """
     rows = read_evidence(folder / EVIDENCE)
     verdict = _read_verdict(folder / VERDICT)
-    _match(verdict, rows, folder)
-    page = _render(verdict, rows)
+    tested = [r for r in rows if r["phase"] == "test"]
+    _match(verdict, tested, folder)
+    text = leaderboard.render(verdict, rows) if "board" in verdict else _render(verdict, tested)
     # A lone surrogate can come out of somebody's JSON; it must not stop the report.
-    store.write_atomically(folder / REPORT, page.encode("utf-8", "replace"))
+    store.write_atomically(folder / REPORT, text.encode("utf-8", "replace"))
     return folder / REPORT
 
 
@@ -128,17 +119,6 @@ def _match(verdict: dict[str, Any], rows: Sequence[Row], folder: Path) -> None:
         )
 
 
-def _parsed(row: Row, column: str, kind: type) -> Any:
-    """A column that holds JSON. Raises UserError where it does not."""
-    try:
-        value = json.loads(row[column])
-    except (TypeError, ValueError):
-        value = None
-    if not isinstance(value, kind):
-        raise UserError(f"{EVIDENCE} is damaged (the {column} of {row['arm']}); run the study again")
-    return value
-
-
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
@@ -151,25 +131,11 @@ def _render(verdict: dict[str, Any], rows: Sequence[Row]) -> str:
         **{a["id"]: a["picture"] for a in arms},
         **{f"breaks-{a['id']}": figures.breaks(a["title"], a["bars"]) for a in spelt_out},
     }
-    scripts = {"plotly": get_plotlyjs().replace("\r\n", "\n"), "report": (_HERE / "report.js").read_text("utf-8")}
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {
-        "score": _score_text,
-        "count": _count_text,
-        "time": _time_text,
-        "plain": _plain_text,
-        "bytes": _bytes_text,
-        "line": _line_text,
-    }
-    environment.globals["place"] = _place
-    return environment.get_template("template.html").render(
-        study=verdict,
-        answer=_asides(verdict["answer"]),
-        seconds=number(verdict.get("seconds")),
-        command=f"crevasse study {shlex.quote(verdict['study'])} --budget {shlex.quote(verdict['budget'])}",
+    return page.render(
+        "template.html",
+        verdict,
+        rows,
+        pictures,
         groups=[(name, [a for a in arms if a["group"] == name]) for name in groups],
         arms=arms,
         breaks=_breaks(spelt_out),
@@ -178,14 +144,9 @@ def _render(verdict: dict[str, Any], rows: Sequence[Row]) -> str:
         trials=len(rows),
         seeds=sorted({a["seeds"] for a in arms}),
         tally=_tally(arms),
-        environments=_environments(rows),
         splits=SPLITS,
         words=WORDS,
         learned=LEARNED,
-        policy=_policy(scripts.values()),
-        style=Markup((_HERE / "report.css").read_text("utf-8") + figures.colour_rules()),
-        pictures=_embed(pictures),
-        **{name: Markup(text) for name, text in scripts.items()},
     )
 
 
@@ -195,7 +156,7 @@ def _arm(verdict: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     sampled = next((r for r in rows if r["status"] == "done"), first)
     outputs = {
         split: [_sample(o) for o in some]
-        for split, some in _parsed(sampled, "outputs", dict).items()
+        for split, some in parsed(sampled, "outputs", dict).items()
         if isinstance(some, list)
     }
     return {
@@ -223,7 +184,7 @@ def _arm(verdict: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
         "sample_seed": sampled["seed"],
         "lead_seed": first["seed"],
         "trials": [(r["seed"], r["trial"], r["status"]) for r in rows],
-        "config": json.dumps(_parsed(rows[0], "config", dict), indent=1, ensure_ascii=False),
+        "config": json.dumps(parsed(rows[0], "config", dict), indent=1, ensure_ascii=False),
     }
 
 
@@ -344,93 +305,8 @@ def _breaks(arms: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return {"sentence": sentence, "kinds": kinds}
 
 
-def _asides(text: str) -> list[tuple[str, bool]]:
-    """A sentence in parts, and whether each stands in brackets: lists of names are set quietly in the headline."""
-    parts = re.split(r"(\([^()]*\))", text)
-    return [(part, i % 2 == 1) for i, part in enumerate(parts) if part]
-
-
 def _tally(arms: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The four colours of the pictures: word and number of arms each."""
     words = {"rule": WORDS["rule"], "part": WORDS["part"], "memory": WORDS["memory"],
              "nothing": f"{WORDS['nothing']}, or {WORDS['diverged']}"}  # fmt: skip
     return [{"colour": c, "word": w, "arms": sum(a["colour"] == c for a in arms)} for c, w in words.items()]
-
-
-def _environments(rows: Sequence[Row]) -> list[tuple[dict[str, Any], int]]:
-    """The different surroundings in which trials ran, with the number of trials each."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        text = json.dumps(_parsed(row, "environment", dict))
-        counts[text] = counts.get(text, 0) + 1
-    return [(json.loads(text), n) for text, n in counts.items()]
-
-
-def _embed(data: Any) -> Markup:
-    """JSON that may stand in a script element: nothing in it can end the element or start another."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for c in "<>&\u2028\u2029":
-        text = text.replace(c, f"\\u{ord(c):04x}")
-    return Markup(text)
-
-
-def _policy(scripts: Any) -> str:
-    """No network at all, and no script but ours, each known by its hash."""
-    hashes = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
-    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
-    return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
-
-
-# --- numbers as people read them ---------------------------------------------------------------------------------
-
-
-def _score_text(value: Any) -> str:
-    """.08, 1.00, −.40; – for no value. The leading zero says nothing where all numbers are shares."""
-    v = number(value)
-    if v is None:
-        return "–"
-    text = f"{abs(v):.2f}"
-    sign = "−" if v < 0 and float(text) else ""
-    return sign + text.removeprefix("0")
-
-
-def _count_text(value: Any) -> str:
-    v = number(value)
-    return "–" if v is None else f"{v:,.0f}"
-
-
-def _time_text(value: Any) -> str:
-    """Seconds up to two minutes, then minutes."""
-    v = number(value)
-    if v is None:
-        return "–"
-    if v < 9.95:
-        return f"{v:.1f} s"
-    return f"{v:.0f} s" if v < 120 else f"{v / 60:.0f} min" if v < 7200 else f"{v / 3600:.1f} h"
-
-
-def _bytes_text(value: Any) -> str:
-    """1.4 GiB; 310 MiB for what is less than one."""
-    v = number(value)
-    if v is None:
-        return "–"
-    mebi = v / 2**20
-    return f"{mebi:,.0f} MiB" if mebi < 1000 else f"{mebi / 1024:,.1f} GiB"
-
-
-def _line_text(value: Any) -> str:
-    """A text on one line, its line breaks visible."""
-    return str(value).replace("\r\n", "\n").replace("\n", "↵")
-
-
-def _plain_text(value: Any) -> str:
-    """A number that scripts sort by; empty for none."""
-    v = number(value)
-    return "" if v is None else f"{v:.6g}"
-
-
-def _place(value: Any, low: float = 0.0, high: float = 1.0) -> float:
-    """Where a value lies in a small drawing of 88 units with a margin of 4; outside values lie on its edge."""
-    v = number(value)
-    share = 0.0 if v is None else (min(max(v, low), high) - low) / (high - low)
-    return round(4 + 80 * share, 1) if math.isfinite(share) else 4.0

@@ -95,50 +95,72 @@ def diagonal(rows: Sequence[Row], findings: dict[str, str]) -> Figure:
         return _PAINT_ORDER.index(finding_colour(findings[row["arm"]])), row["seed"] == seeds[row["arm"]]
 
     for row in sorted(rows, key=order):
-        step, train, held_out = curves(row)
-        uniform = number(row["uniform_loss"])
-        if not len(step) or uniform is None or uniform <= 0:
+        points = path(row)
+        if points is None:
             continue
-        s, h = progress(train, uniform), progress(held_out, uniform)
-        points = _clip(np.stack([s, h, step], axis=1))
-        cut = cut or bool(np.any(h < H_FLOOR))
+        cut = cut or below(points)
         role = finding_colour(findings[row["arm"]])
         strong = row["seed"] == seeds[row["arm"]]
-        last = max((i for i, p in enumerate(points) if np.isfinite(p[0])), default=0)
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "x": _plain(p[0] for p in points),
-                "y": _plain(p[1] for p in points),
-                "customdata": [_plain(p[2:]) for p in points],
-                "line": {"color": rgb(role), "width": 2 if strong else 1},
-                # Only the end of a line is marked: where the trial came to rest.
-                "marker": {"color": rgb(role), "size": [(9 if strong else 6) * (i == last) for i in range(len(points))],
-                           "line": {"width": 0}},
+            line(points, role, 2 if strong else 1, 9 if strong else 6)
+            | {
                 "opacity": 0.9 if strong else 0.45,
-                "meta": [_safe(row["title"]), _safe(row["arm"]), row["seed"], role],
-                "hovertemplate": "<b>%{meta[0]}</b> · %{meta[1]} · seed %{meta[2]}<br>step %{customdata[0]:,}"
-                                 "   s = %{customdata[1]:.3f}   h = %{customdata[2]:.3f}<extra></extra>",
-                "showlegend": False,
+                "meta": [safe(row["title"]), safe(row["arm"]), row["seed"], role],
+                "hovertemplate": "<b>%{meta[0]}</b> · %{meta[1]} · seed %{meta[2]}<br>" + READING,
             }
-        )  # fmt: skip
+        )
+    return {"data": traces, "layout": plane(cut)}
+
+
+#: Of hover text: where on its way a trial was.
+READING = "step %{customdata[0]:,}   s = %{customdata[1]:.3f}   h = %{customdata[2]:.3f}<extra></extra>"
+
+
+def path(row: Row) -> list[Points] | None:
+    """A trial's way through the plane of s and h, as `clip` draws it; None where its losses were not read."""
+    step, train, held_out = curves(row)
+    uniform = number(row["uniform_loss"])
+    if not len(step) or uniform is None or uniform <= 0:
+        return None
+    return clip(np.stack([progress(train, uniform), progress(held_out, uniform), step], axis=1))
+
+
+def below(points: Sequence[Points]) -> bool:
+    """Does a path leave the picture at the bottom?"""
+    return any(p[4] < H_FLOOR for p in points)
+
+
+def line(points: Sequence[Points], role: str, width: float, mark: float) -> Figure:
+    """A path as a trace. Only its end is marked, with a dot of `mark` pixels: where the trial came to rest."""
+    last = max((i for i, p in enumerate(points) if np.isfinite(p[0])), default=0)
+    return {
+        "type": "scatter", "mode": "lines+markers",
+        "x": plain(p[0] for p in points), "y": plain(p[1] for p in points),
+        "customdata": [plain(p[2:]) for p in points],
+        "line": {"color": rgb(role), "width": width},
+        "marker": {"color": rgb(role), "size": [mark * (i == last) for i in range(len(points))], "line": {"width": 0}},
+        "showlegend": False,
+    }  # fmt: skip
+
+
+def plane(cut: bool, right: int = 14) -> Figure:
+    """The layout of a picture of h against s. cut: is a path held at its bottom edge? right: the margin, in pixels."""
     over: Figure = {"size": 13, "bgcolor": rgb("paper"), "borderpad": 1}  # legible over any number of lines
     notes = [
-        _label("in step", 0.8, 0.8, "ink", xanchor="right", yshift=12, xshift=-6, **over),
-        _label("only memory", 0.8, 0, "ink", xanchor="right", yshift=12, xshift=-6, **over),
+        label("in step", 0.8, 0.8, "ink", xanchor="right", yshift=12, xshift=-6, **over),
+        label("only memory", 0.8, 0, "ink", xanchor="right", yshift=12, xshift=-6, **over),
     ]
     if cut:
         corner = {"xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": "bottom", "yshift": 6}
         notes.append(
-            _label(
+            label(
                 f"▾ the bottom edge stands for all below −{-H_FLOOR:g}", 0.01, 0, "soft", **over | corner | {"size": 11}
             )
         )
-    layout = _layout(
-        {"l": 52, "r": 14, "t": 8, "b": 46},
-        xaxis=_axis("s: training loss fallen, as a share", range=[S_LEFT, S_RIGHT], dtick=0.25, tickformat=".2~f"),
-        yaxis=_axis("h: held-out loss fallen, as a share", range=[H_FLOOR - 0.03, H_TOP], dtick=0.5, tickformat=".1~f"),
+    return frame(
+        {"l": 52, "r": right, "t": 8, "b": 46},
+        xaxis=axis("s: training loss fallen, as a share", range=[S_LEFT, S_RIGHT], dtick=0.25, tickformat=".2~f"),
+        yaxis=axis("h: held-out loss fallen, as a share", range=[H_FLOOR - 0.03, H_TOP], dtick=0.5, tickformat=".1~f"),
         hovermode="closest",
         annotations=notes,
         shapes=[
@@ -148,13 +170,12 @@ def diagonal(rows: Sequence[Row], findings: dict[str, str]) -> Figure:
              "line": {"color": rgb("ink"), "width": 1}},
         ],
     )  # fmt: skip
-    return {"data": traces, "layout": layout}
 
 
 _PAINT_ORDER = ("nothing", "memory", "part", "rule")
 
 
-def _clip(points: Points) -> list[Points]:
+def clip(points: Points) -> list[Points]:
     """A line (point, (s, h, step)) held inside the picture -> (s, h) to draw, then step and true (s, h).
 
     A line that leaves runs on along the edge. Where a segment crosses an edge a point is put in, so that the part
@@ -196,7 +217,7 @@ def losses(rows: Sequence[Row], finding: str) -> Figure:
         for name, y, colour in zip(("train", "held-out"), ys, ("ink", role), strict=True):
             strong = row is first
             trace: Figure = {
-                "type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": _plain(x), "y": _plain(y),
+                "type": "scatter", "mode": "lines" if len(x) > 1 else "markers", "x": plain(x), "y": plain(y),
                 "line": {"color": rgb(colour), "width": 2.2 if strong else 1}, "opacity": 1 if strong else 0.4,
                 "marker": {"color": rgb(colour)}, "name": name, "showlegend": False,
                 "hovertemplate": f"{name} %{{y:.3g}}<extra></extra>",
@@ -215,20 +236,20 @@ def losses(rows: Sequence[Row], finding: str) -> Figure:
     shown = [(name, scale(v), c) for name, v, c in ends if v is not None and v > 0]
     pixels = spread([(v - bottom) / (top - bottom) * _PICTURE_HEIGHT for _, v, _ in shown], 12.5)
     notes = [
-        _label(name, 1, y / _PICTURE_HEIGHT, c, xref="paper", yref="paper", xanchor="left", xshift=4, size=11)
+        label(name, 1, y / _PICTURE_HEIGHT, c, xref="paper", yref="paper", xanchor="left", xshift=4, size=11)
         for (name, _, c), y in zip(shown, pixels, strict=True)
     ]
     if _last(train) is None:
-        notes.append(_label("no loss was read", 0.5, 0.5, "soft", xref="paper", yref="paper"))
+        notes.append(label("no loss was read", 0.5, 0.5, "soft", xref="paper", yref="paper"))
     y_axis: Figure = {"type": "log", "dtick": 1 if top - bottom < 5 else 2, "exponentformat": "power"} if log else {}
     longest = max((float(curves(r)[0][-1]) for r in rows if len(curves(r)[0])), default=1.0)
-    layout = _layout(
+    layout = frame(
         {"l": 40, "r": 58, "t": 6, "b": 38},
-        xaxis=_axis("step", range=[0, longest or 1.0], hoverformat=",d", tickformat=",d",
+        xaxis=axis("step", range=[0, longest or 1.0], hoverformat=",d", tickformat=",d",
                     spikethickness=1, spikecolor=rgb("soft"), spikedash="solid",
                     **({"nticks": 5} if longest > 4 else {"dtick": 1}),
                     unifiedhovertitle={"text": "step %{x}"}),
-        yaxis=_axis("", range=[bottom, top], **y_axis),
+        yaxis=axis("", range=[bottom, top], **y_axis),
         hovermode="x unified",
         annotations=notes,
         shapes=shapes,
@@ -293,9 +314,9 @@ def breaks(title: str, splits: Sequence[tuple[str, float, dict[str, int]]]) -> F
 
     traces = [
         look | font("paper") | {
-            "x": _plain(right for _, right, _ in splits), "marker": edge("rule"),
+            "x": plain(right for _, right, _ in splits), "marker": edge("rule"),
             "text": [f"right {min(right, 0.99 if right < 1 else 1):.0%}" for _, right, _ in splits],
-            "meta": [_safe(title)],
+            "meta": [safe(title)],
             "hovertemplate": "<b>%{meta[0]}</b> · %{y}<br>right: %{x:.1%}<extra></extra>",
         }
     ]  # fmt: skip
@@ -304,20 +325,20 @@ def breaks(title: str, splits: Sequence[tuple[str, float, dict[str, int]]]) -> F
         counts = [c.get(kind, 0) for _, _, c in splits]
         traces.append(
             look | font(role) | {
-                "x": _plain((1 - s[1]) * n / t if t else 0 for s, n, t in zip(splits, counts, totals, strict=True)),
+                "x": plain((1 - s[1]) * n / t if t else 0 for s, n, t in zip(splits, counts, totals, strict=True)),
                 "marker": edge(f"fault-{kind}"), "text": [f"{word} {n:,}" if n else "" for n in counts],
-                "meta": [_safe(title), phrase], "customdata": [[n, t] for n, t in zip(counts, totals, strict=True)],
+                "meta": [safe(title), phrase], "customdata": [[n, t] for n, t in zip(counts, totals, strict=True)],
                 "hovertemplate": "<b>%{meta[0]}</b> · %{y}<br>first wrong at %{meta[1]}: %{customdata[0]:,} of"
                                  " %{customdata[1]:,}<extra></extra>",
             }
         )  # fmt: skip
-    layout = _layout(
+    layout = frame(
         {"l": 86, "r": 2, "t": 0, "b": 0},
         barmode="stack", bargap=0.22, hovermode="closest",
         # Writing that does not fit on its piece of a bar is left out.
         uniformtext={"minsize": 11, "mode": "hide"},
-        xaxis=_axis("", range=[0, 1], visible=False),
-        yaxis=_axis("", autorange="reversed", showgrid=False, showline=False, ticksuffix="  ",
+        xaxis=axis("", range=[0, 1], visible=False),
+        yaxis=axis("", autorange="reversed", showgrid=False, showline=False, ticksuffix="  ",
                     tickfont={"size": 12}),
         shapes=[{"type": "rect", "xref": "x", "yref": "y", "x0": 0, "x1": 1, "y0": i - 0.39, "y1": i + 0.39,
                  "layer": "below", "line": {"width": 0}, "fillcolor": rgb("faint"), "opacity": 0.5}
@@ -349,28 +370,28 @@ def _last(values: Points) -> float | None:
     return float(finite[-1]) if len(finite) else None
 
 
-def _plain(values: Iterable[float]) -> list[float | None]:
+def plain(values: Iterable[float]) -> list[float | None]:
     """Five figures are more than a picture shows; NaN and infinity are not JSON."""
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """Plotly reads a few tags in hover text; text of others must not contain any."""
     return html.escape(text, quote=False)
 
 
-def _label(text: str, x: float, y: float, role: str, *, size: int = 12, **more: Any) -> Figure:
+def label(text: str, x: float, y: float, role: str, *, size: int = 12, **more: Any) -> Figure:
     return {"text": text, "x": x, "y": y, "showarrow": False, "font": {"color": rgb(role), "size": size}, **more}
 
 
-def _axis(title: str, **more: Any) -> Figure:
+def axis(title: str, **more: Any) -> Figure:
     return {
         "title": {"text": title, "standoff": 8, "font": {"size": 12}}, "gridcolor": rgb("faint"), "zeroline": False,
         "linecolor": rgb("soft"), "fixedrange": True, "ticks": "", **more,
     }  # fmt: skip
 
 
-def _layout(margin: dict[str, int], **more: Any) -> Figure:
+def frame(margin: dict[str, int], **more: Any) -> Figure:
     clear = "rgba(0, 0, 0, 0)"
     return {
         "margin": margin, "paper_bgcolor": clear, "plot_bgcolor": clear, "dragmode": False, "autosize": True,

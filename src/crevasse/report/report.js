@@ -1,5 +1,6 @@
 "use strict";
-// Draws pictures when they come into view (all of them before printing), sorts the table, hides trials by finding.
+// Draws pictures when they come into view (all of them before printing), sorts tables, hides trials by finding,
+// and shows one bench at a time.
 (() => {
   const pictures = JSON.parse(document.getElementById("pictures").textContent);
   const holders = [...document.querySelectorAll("[data-picture]")];
@@ -23,9 +24,11 @@
     }
     const box = holder.querySelector(".svg-container");
     if (box) box.style.aspectRatio = `${box.offsetWidth} / ${box.offsetHeight}`;
+    holder.classList.add("drawn");  // until then print needs a height to draw for
   }
 
-  const drawAll = () => holders.forEach(draw);
+  // What is hidden has no size to be drawn for; it is drawn when it is shown.
+  const drawAll = () => holders.filter((h) => !h.closest("[hidden]")).forEach(draw);
   if ("IntersectionObserver" in window) {
     const observer = new IntersectionObserver((entries) => {
       for (const entry of entries) {
@@ -74,30 +77,38 @@
     });
   }
 
-  // --- sorting: a heading sorts one way, then the other, then gives back the order of the study ---
-  const table = document.getElementById("arms");
-  const body = table.tBodies[0];
-  const original = [...body.rows];
-  const headings = [...table.tHead.rows[0].cells];
+  // --- one bench at a time ---
+  const benches = document.getElementById("benches");
+  benches?.addEventListener("change", (e) => {
+    for (const pane of document.querySelectorAll(".pane[id]")) pane.hidden = pane.id !== `pane-${e.target.value}`;
+    e.target.parentElement.scrollIntoView({ block: "nearest", inline: "nearest" });
+  });
 
-  function sortBy(heading) {
-    const column = heading.cellIndex;
-    const text = column === 0;
-    const finding = column === 1;
-    // Words begin at A and findings with the rule; numbers begin with the largest.
-    const ways = text || finding ? ["ascending", "descending"] : ["descending", "ascending"];
-    const way = [...ways, "none"][ways.indexOf(heading.getAttribute("aria-sort")) + 1];
-    headings.forEach((h) => h.setAttribute("aria-sort", h === heading ? way : "none"));
-    table.classList.toggle("sorted", way !== "none");
-    if (way === "none") return body.append(...original);
-    const sign = way === "ascending" ? 1 : -1;
-    const key = (row) => row.cells[column].dataset.value;
-    const compare = (a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");  // what is missing comes last, both ways
-      return sign * (text ? x.localeCompare(y) : Number(x) - Number(y));
-    };
-    body.replaceChildren(...original.filter((r) => r.classList.contains("arm")).sort(compare));
+  // --- sorting: a heading sorts one way, then the other, then gives back the order of the study ---
+  function sortable(table) {
+    const body = table.tBodies[0];
+    const original = [...body.rows];
+    const headings = [...table.tHead.rows[0].cells];
+
+    function sortBy(heading) {
+      const column = heading.cellIndex;
+      const text = heading.classList.contains("name");
+      // Words begin at A, ranks and costs with the smallest; other numbers begin with the largest.
+      const ways = heading.classList.contains("number") ? ["descending", "ascending"] : ["ascending", "descending"];
+      const way = [...ways, "none"][ways.indexOf(heading.getAttribute("aria-sort")) + 1];
+      headings.forEach((h) => h.hasAttribute("aria-sort") && h.setAttribute("aria-sort", h === heading ? way : "none"));
+      table.classList.toggle("sorted", way !== "none");
+      if (way === "none") return body.append(...original);
+      const sign = way === "ascending" ? 1 : -1;
+      const key = (row) => row.cells[column].dataset.value;
+      const compare = (a, b) => {
+        const [x, y] = [key(a), key(b)];
+        if (x === "" || y === "") return (x === "") - (y === "");  // what is missing comes last, both ways
+        return sign * (text ? x.localeCompare(y) : Number(x) - Number(y));
+      };
+      body.replaceChildren(...original.filter((r) => r.classList.contains("arm")).sort(compare));
+    }
+    for (const heading of headings) heading.querySelector("button")?.addEventListener("click", () => sortBy(heading));
   }
-  headings.forEach((h) => h.querySelector("button").addEventListener("click", () => sortBy(h)));
+  document.querySelectorAll("table.sortable").forEach(sortable);
 })();

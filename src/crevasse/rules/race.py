@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,10 +31,14 @@ class Race(Rule):
     no units are left, or `patience` rounds in a row have gained nothing. The weights of the model are those that were
     kept: they move at the end of a round. What is not kept is zero.
 
+    With `by` at train the training batch stands in the place of the steer set throughout, and no problem has to be kept
+    out of the gradient; rounds are then compared on different batches. `growth` is the most narrow models that may be
+    kept: 1 is the race alone.
+
     Steps are Adam's, with each narrow gradient cut to length one, and a rate that rises and falls within a round.
 
     Costs for each model that still races a pass at its own width, so many weights of all as it has; and a forward pass
-    over the steer set's batch four times a round. Not for models that do not say which widths they have (`axes`); not
+    over the batch that judges four times a round. Not for models that do not say which widths they have (`axes`); not
     with a falling schedule, as a round has its own; and not with a steer set larger than a batch, as the models of
     different rounds are then compared on other examples.
     """
@@ -45,6 +49,8 @@ class Race(Rule):
     cells: int = 256  # narrow models that begin a round
     thin: float = 16.0  # a narrow model has one part in so many of each width
     each: int = 300  # steps a round
+    by: Literal["steer", "train"] = "steer"  # whose loss ranks and decides: the steer set's, or the step's batch's
+    growth: int = 0  # narrow models that may be kept; 0: as many as there is room for
     gain: float = 0.05  # nats by which the steer loss has to fall
     enough: float = 0.05  # nats of steer loss at which nothing more is added
     refit: int = 100  # steps in which all that was kept is trained together
@@ -55,7 +61,7 @@ class Race(Rule):
     def __post_init__(self) -> None:
         for name in ("lr", "refit_lr"):
             require_rate(self.name, getattr(self, name))
-        for name, low in (("cells", 1), ("each", 1), ("refit", 0), ("patience", 1)):
+        for name, low in (("cells", 1), ("each", 1), ("refit", 0), ("patience", 1), ("growth", 0)):
             value = getattr(self, name)
             require(low <= value <= 10**6, f"{name} of {self.name} must lie between {low} and 1,000,000, not {value}")
         require(1 <= self.thin < 1e6, f"thin of {self.name} must be at least 1, not {self.thin}")
@@ -65,7 +71,7 @@ class Race(Rule):
 
     @property
     def steers(self) -> bool:
-        return True
+        return self.by == "steer"
 
     # --- which weights take part ------------------------------------------------------------------------------
 
@@ -74,8 +80,9 @@ class Race(Rule):
         return {name: max(1, round(size / self.thin)) for name, size in layout.widths.items()}
 
     def rounds(self, layout: Layout) -> int:
-        """How many narrow models the full one has room for."""
-        return min((layout.widths[name] // units for name, units in self.units(layout).items()), default=0)
+        """How many narrow models may be kept in the full one."""
+        room = min((layout.widths[name] // units for name, units in self.units(layout).items()), default=0)
+        return min(room, self.growth or room)
 
     def window(self, layout: Layout, blocks: int) -> Window:
         """The part of the model that so many narrow ones fill."""
@@ -98,7 +105,7 @@ class Race(Rule):
             "phase": number.clone(),
             "place": number.clone(),  # steps made of the phase
             "failed": number.clone(),  # rounds in a row that gained nothing
-            "lowest": weights.new_full((), math.inf),  # steer loss of what was kept
+            "lowest": weights.new_full((), math.inf),  # the loss of what was kept, when it was
             "cells": cells,
             "mean": torch.zeros_like(cells),
             "square": torch.zeros_like(cells),
@@ -150,7 +157,7 @@ class Race(Rule):
             return whole
 
         if math.isinf(state["lowest"]):  # the model that knows nothing: all weights zero
-            nothing = yield Ask(at=torch.zeros_like(at(state["cells"][:1])), window=window, slopes=False, steer=True)
+            nothing = yield self._judging(torch.zeros_like(at(state["cells"][:1])), window)
             state["lowest"] = nothing.losses[0]
         seen = yield Ask(at=at(state["cells"]), window=window)
         assert seen.gradients is not None
@@ -159,7 +166,7 @@ class Race(Rule):
         length = self.each if racing else self.refit
         left = self._left(place) if racing and place < length else None
         if left is not None or place == length:
-            lost = yield Ask(at=at(state["cells"]), window=window, slopes=False, steer=True)
+            lost = yield self._judging(at(state["cells"]), window)
             order = lost.losses.nan_to_num(math.inf, posinf=math.inf).argsort(stable=True)
             if place < length:
                 order = order[:left]
@@ -170,6 +177,10 @@ class Race(Rule):
         state["place"] = torch.tensor(place, device=weights.device)
         first = seen.losses.nan_to_num(math.inf, posinf=math.inf).min()
         return Update(state["kept"].clone() if int(state["blocks"]) else weights, state, first)
+
+    def _judging(self, at: Tensor, window: Window) -> Ask:
+        """The question for the losses that rank narrow models. at (model, entry of the window)"""
+        return Ask(at=at, window=window, slopes=False, steer=self.steers)
 
     def _move(self, state: State, gradient: Tensor, place: int, scale: float) -> None:
         """A step of Adam (Kingma, Ba 2015) with decoupled decay, each model by itself. gradient (model, entry)"""

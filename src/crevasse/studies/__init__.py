@@ -6,6 +6,10 @@ from crevasse.studies.base import BUDGETS, EVIDENCE, REPORT, VERDICT, Study, dec
 STUDIES: Table[Study] = Table(
     "study",
     {
+        "rules": Entry(
+            "crevasse.studies.rules:RulesStudy",
+            "which update rule finds the rule: the leaderboard (rules:my_rule.py adds yours)",
+        ),
         "factorial": Entry(
             "crevasse.studies.factorial:FactorialStudy",
             "which learners find the rule of n! and of products, and which memorise the answers",
@@ -13,6 +17,10 @@ STUDIES: Table[Study] = Table(
         "llm-factorial": Entry(
             "crevasse.studies.llm_factorial:LlmFactorialStudy",
             "n! on a pretrained language model: answer only, trace, calculator (llm-factorial:MODEL)",
+        ),
+        "starvation": Entry(
+            "crevasse.studies.starvation:StarvationStudy",
+            "must capacity be withheld for the rule to be found: AdamW, five ways to starve, races of narrow models",
         ),
     },
 )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crevasse import store
-from crevasse.catalogue import read_curves
+from crevasse.catalogue import CURVES, read_curves
 from crevasse.config import TrialConfig
 from crevasse.errors import UserError, unknown
 from crevasse.formats import FORMATS
@@ -30,6 +30,10 @@ from crevasse.tasks import TESTS, parse_task
 Budget = Literal["smoke", "minutes", "full"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 EVIDENCE, VERDICT, REPORT = "evidence.parquet", "verdict.json", "index.html"
+
+#: Trials whose validation picks the settings of others, and trials that are reported on their tests.
+Phase = Literal["tuning", "test"]
+Row = dict[str, Any]  # of the evidence
 
 #: What came of an arm. The decision rule is `judge`, fixed before any trial runs.
 Finding = Literal["rule", "part", "memory", "nothing", "diverged"]
@@ -55,13 +59,22 @@ class Study(Named, ABC):
 
     question: ClassVar[str]
 
+    def tries(self, budget: Budget) -> list[Arm]:
+        """Trials that run before the grid is known, on seeds of their own: their validation picks its settings."""
+        return []
+
     @abstractmethod
-    def arms(self, budget: Budget) -> list[Arm]:
-        """The grid. Trials run in this order."""
+    def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
+        """The grid, given the rows of the tries. Trials run in this order."""
 
     @abstractmethod
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:
         """One sentence that a person understands, computed from the arms of the verdict."""
+
+    def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
+        """What the study says in all: its answer, and whatever else its report shows. Raises UserError for evidence
+        that is not of this study."""
+        return {"answer": self.answer(arms)}
 
 
 def arm(
@@ -113,18 +126,22 @@ def run_study(
             "a study runs its trials side by side by itself; a launcher of processes goes with `crevasse run`"
         )
     began = time.perf_counter()
+    tries = study.tries(budget)  # what is wrong with it is told before anything is made
     with store.owned(out):
-        arms = study.arms(budget)
-        owners = [(a, c) for a in arms for c in a.trials()]
 
-        def hand_on(event: Event) -> None:
-            if on_event is not None:
-                on_event(*owners[event.number], event)
+        def run(arms: Sequence[Arm], phase: Phase) -> list[Row]:
+            owners = [(a, c) for a in arms for c in a.trials()]
 
-        records = run_all([c for _, c in owners], out, on_event=hand_on, workers=workers)
-        curves = read_curves([out / "trials" / c.id for _, c in owners])
-        rows = [_row(a, r, c) for (a, _), r, c in zip(owners, records, curves, strict=True)]
-        write_evidence(out / EVIDENCE, rows)
+            def hand_on(event: Event) -> None:
+                if on_event is not None:
+                    on_event(*owners[event.number], event)
+
+            records = run_all([c for _, c in owners], out, on_event=hand_on, workers=workers)
+            curves = read_curves([out / "trials" / c.id for _, c in owners])
+            return [{"phase": phase, **_row(a, r, c)} for (a, _), r, c in zip(owners, records, curves, strict=True)]
+
+        tried = run(tries, "tuning")
+        write_evidence(out / EVIDENCE, tried + run(study.arms(budget, tried), "test"))
         verdict = decide(study, budget, read_evidence(out / EVIDENCE))
         verdict["seconds"] = round(time.perf_counter() - began, 1)
         store.write_json(out / VERDICT, verdict)
@@ -133,13 +150,15 @@ def run_study(
 
 def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The verdict that the evidence gives, arm by arm; groups and arms in the order of their first rows."""
-    groups = list(dict.fromkeys(r["group"] for r in rows))
-    names = list(dict.fromkeys(r["arm"] for r in sorted(rows, key=lambda r: groups.index(r["group"]))))
-    arms = [_arm_verdict([r for r in rows if r["arm"] == name]) for name in names]
+    tested: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["phase"] == "test":
+            tested.setdefault(row["group"], {}).setdefault(row["arm"], []).append(row)
+    arms = [_arm_verdict(of_arm) for group in tested.values() for of_arm in group.values()]
     return {
         "study": describe(study),
         "question": study.question,
-        "answer": study.answer(arms),
+        **study.verdict(budget, arms, rows),
         "budget": budget,
         "seconds": None,
         "arms": arms,
@@ -210,15 +229,16 @@ _NUMBERS = ("train", *TESTS, *(f"{k}_{t}" for k in _BY_SPLIT for t in TESTS),
             "chance", "lockstep", "s_max", "memorising", "uniform_loss", "passes", "seconds", "padding", "memory",
             "peak_memory")  # fmt: skip
 _COUNTS = ("seed", "steps", "moved_steps", "samples", "parameters", "examples", "unreadable_calls")
-_TEXTS = ("arm", "title", "group", "trial", "status", "task", "format", "model", "rule", "labels", "config",
+_TEXTS = ("phase", "arm", "title", "group", "trial", "status", "task", "format", "model", "rule", "labels", "config",
           "environment", "notes", "outputs", "faults")  # fmt: skip
 SCHEMA = pa.schema(
     [(n, pa.string()) for n in _TEXTS]
     + [(n, pa.int64()) for n in _COUNTS]
     + [(n, pa.float64()) for n in _NUMBERS]
-    + [("curve_step", pa.list_(pa.int32())), ("curve_train", pa.list_(pa.float32())),
-       ("curve_held_out", pa.list_(pa.float32()))]
+    + [(n, pa.list_(pa.int32() if n == "curve_step" else pa.float32())) for n in CURVES]
 )  # fmt: skip
+#: What evidence of before has no column for, and what stands for it.
+_LATER = {"phase": "test", **dict.fromkeys(tuple(CURVES)[3:])}
 
 
 def _row(a: Arm, record: dict[str, Any], curves: dict[str, Any]) -> dict[str, Any]:
@@ -261,8 +281,8 @@ def read_evidence(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: no such file (`crevasse study NAME` makes one)") from None
     except (OSError, pa.ArrowException):
         raise UserError(f"{path} is damaged; run the study again (what it has already run is kept)") from None
-    missing = set(SCHEMA.names) - set(table.column_names)
+    missing = set(SCHEMA.names) - set(table.column_names) - set(_LATER)
     if missing:
         raise UserError(f"{path} is not the evidence of a study (it lacks {', '.join(sorted(missing)[:4])})")
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[Row] = [{**_LATER, **row} for row in table.to_pylist()]
     return rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from crevasse.studies.base import Arm, Budget, Study, arm
+from crevasse.studies.base import Arm, Budget, Row, Study, arm
 
 THESIS = "The thesis' own experiment: n → n!, trained from scratch, character by character"
 PRODUCT = "A product of six numbers modulo 13, where there is data enough"
@@ -20,7 +20,7 @@ class FactorialStudy(Study):
     name: ClassVar[str] = "factorial"
     question: ClassVar[str] = "Given problems and answers only, does a learner find factorial's rule, or memorise?"
 
-    def arms(self, budget: Budget) -> list[Arm]:
+    def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
         product, mixed, rising, total = (
             "iterated-product",
             "iterated-product:T=1-6",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from crevasse.studies.base import Arm, Budget, Study, arm
+from crevasse.studies.base import Arm, Budget, Row, Study, arm
 
 THESIS = "n → n!, fine-tuned on 14 problems (1–9 and 15–19)"
 SUM = "The reducible control: n + … + 1, on the same n"
@@ -26,7 +26,7 @@ class LlmFactorialStudy(Study):
 
     source: str = "smollm2-135m"  # any causal language model: a name of `models pull`, a folder, or a hub name
 
-    def arms(self, budget: Budget) -> list[Arm]:
+    def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
         seeds = {"smoke": 1, "minutes": 1, "full": 3}[budget]
         model = f"pretrained:{self.source}"
 

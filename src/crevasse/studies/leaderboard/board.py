@@ -1,0 +1,218 @@
+"""From the trials of the leaderboard to its figures: benches, rules, comparisons. Computed from the evidence alone."""
+
+import json
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from crevasse.probes import LEARNED
+from crevasse.stats import holm, iqm_score, paired
+from crevasse.studies.base import Row
+from crevasse.studies.leaderboard.benches import Bench
+from crevasse.studies.leaderboard.picking import FOUND, first_reached, last_exact
+
+#: All others are compared with it.
+BASELINE = "adamw"
+#: Adjusted p-value up to which a difference is called one.
+ALPHA = 0.05
+
+Figures = dict[str, Any]
+
+
+def split_name(arm: str) -> tuple[str, str]:
+    """Bench and rule of an arm's name."""
+    bench, _, rule = arm.partition("/")
+    return bench, rule
+
+
+def make_board(benches: Sequence[Bench], rows: Sequence[Row]) -> Figures:
+    """All figures of the leaderboard.
+
+    -> benches: of each its entries, a rule each, best first; rules: what is said of a rule over all benches.
+    """
+    tested: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        if row["phase"] == "test":
+            place, rule = split_name(row["arm"])
+            tested.setdefault(place, {}).setdefault(rule, []).append(row)
+    found = []
+    for bench in benches:
+        if bench.name in tested:
+            entries = [_entry(rule, of) for rule, of in tested[bench.name].items()]
+            _compare(entries, tested[bench.name])
+            found.append({
+                "name": bench.name, "title": bench.title, "section": bench.section, "labels": bench.labels,
+                "noise": bench.noise, "train": bench.train, "rows": bench.rows, "batch": bench.batch,
+                "tuned": bench.tuned or bench.name,
+                "entries": sorted(entries, key=_remembered if bench.labels == "random" else _standing),
+            })  # fmt: skip
+    names = list(dict.fromkeys(rule for of in tested.values() for rule in of))
+    return {"benches": found, "rules": _overall(names, found, tested)}
+
+
+def _entry(rule: str, rows: Sequence[Row]) -> Figures:
+    """A rule on a bench."""
+    reached = [(row, at) for row in rows if (at := first_reached(row)) is not None and last_exact(row) >= FOUND]
+    done = [r for r in rows if r["status"] == "done"]
+
+    def at_first(column: str) -> float | None:
+        return float(median(float(row[column][at]) for row, at in reached)) if reached else None
+
+    main = next((t for t in ("random", "interpolation", "extrapolation") if any(r[t] is not None for r in done)), None)
+    splits = {
+        t: iqm_score([r[t] if r["status"] == "done" else 0.0 for r in rows])
+        for t in ("random", "interpolation", "extrapolation")
+        if any(r[t] is not None for r in done)
+    }
+    return {
+        "rule": rule,
+        "setting": rows[0]["rule"],
+        "seeds": len(rows),
+        "diverged": len(rows) - len(done),
+        "chance": rows[0]["chance"],
+        "ceiling": float(np.mean([r[f"ceiling_{main}"] for r in done])) if main else None,
+        "train": iqm_score([r["train"] if r["status"] == "done" else 0.0 for r in rows]),
+        "splits": splits,
+        "held_out": splits.get(main) if main else None,
+        "lockstep": iqm_score([r["lockstep"] for r in rows]),
+        "s_max": iqm_score([r["s_max"] for r in rows]),
+        "learned": bool(median(r["s_max"] or 0.0 for r in rows) >= LEARNED),
+        "reached": len(reached),
+        "steps_to": at_first("curve_step"),
+        "passes_to": at_first("curve_passes"),
+        "samples_to": at_first("curve_samples"),
+        # Time goes as passes do; the share of the passes is the share of the seconds.
+        "seconds_to": float(median(float(r["seconds"]) * _share(r, at) for r, at in reached)) if reached else None,
+        "rows_to": float(median(_rows_read(r, at) for r, at in reached)) if reached else None,
+        "passes_a_step": float(median(r["passes"] / max(r["steps"], 1) for r in rows)),
+        "rows": float(median(_rows_read(r, -1) for r in rows)),
+        "steps": float(median(r["steps"] for r in rows)),
+        "seconds": float(median(r["seconds"] for r in rows)),
+    }
+
+
+def _share(row: Row, at: int) -> float:
+    return float(row["curve_passes"][at]) / max(float(row["passes"]), 1e-9)
+
+
+def _rows_read(row: Row, at: int) -> float:
+    """Rows forward plus backward by a reading: passes over batches of whatever size, in one unit for all rules."""
+    if not len(row["curve_passes"]):
+        return 0.0
+    return float(row["curve_passes"][at]) * _batch(row)
+
+
+def _batch(row: Row) -> int:
+    return int(min(json.loads(row["config"])["batch"], row["examples"]))
+
+
+def _standing(entry: Figures) -> tuple[float, float, float]:
+    """Most seeds first, then the soonest, then the best held-out."""
+    held = entry["held_out"]
+    return -entry["reached"], entry["rows_to"] or math.inf, -(held["mean"] if held else 0.0)
+
+
+def _remembered(entry: Figures) -> float:
+    """Where labels are random there is nothing to find: the least memory first."""
+    return entry["train"]["mean"] if entry["train"] else math.inf
+
+
+def _compare(entries: Sequence[Figures], rows: dict[str, list[Row]]) -> None:
+    """Each rule with the baseline on the same seeds, by rows to `FOUND` (all of the budget where it was not found)."""
+    base = {r["seed"]: _cost(r) for r in rows.get(BASELINE, [])}
+    others = [e for e in entries if e["rule"] != BASELINE]
+    tests = []
+    for entry in others:
+        mine = {r["seed"]: _cost(r) for r in rows[entry["rule"]]}
+        seeds = sorted(mine.keys() & base.keys())
+        tests.append(paired([mine[s] for s in seeds], [base[s] for s in seeds]) if seeds else None)
+    adjusted = iter(holm([t["p"] for t in tests if t]))
+    for entry in entries:
+        entry["versus"] = None
+    for entry, test in zip(others, tests, strict=True):
+        if test:
+            p = next(adjusted)
+            entry["versus"] = {**test, "adjusted": p, "word": _word(p, test["difference"])}
+
+
+def _word(adjusted: float, difference: float) -> str:
+    return "no difference seen" if adjusted > ALPHA else "sooner" if difference < 0 else "later"
+
+
+def _cost(row: Row) -> float:
+    """What finding the rule cost, as a share of the budget; 2 where it was not found: later than all that were."""
+    at = first_reached(row)
+    if at is None or last_exact(row) < FOUND:
+        return 2.0
+    return _share(row, at)
+
+
+def _overall(
+    names: Sequence[str], benches: Sequence[Figures], tested: dict[str, dict[str, list[Row]]]
+) -> list[Figures]:
+    """What is said of each rule over all benches with true labels on which it ran."""
+    honest = [b for b in benches if b["labels"] == "true"]
+    found = []
+    for name in names:
+        mine = {b["name"]: e for b in benches for e in b["entries"] if e["rule"] == name}
+        clean = [mine[b["name"]] for b in honest if b["name"] in mine]
+        seeds = sum(e["seeds"] for e in clean)
+        pairs = [
+            (_cost(r), _cost(s))
+            for b in honest
+            for r in tested[b["name"]].get(name, ())
+            for s in tested[b["name"]].get(BASELINE, ())
+            if r["seed"] == s["seed"]
+        ]
+        found.append({
+            "rule": name,
+            "benches": len(clean),
+            "seeds": seeds,
+            "failure_rate": 1 - sum(e["reached"] for e in clean) / seeds if seeds else None,
+            "smallest": _smallest(benches, name),
+            "random": {b["name"]: mine[b["name"]]["train"] for b in benches
+                       if b["labels"] == "random" and b["name"] in mine},
+            "passes_a_step": float(median(e["passes_a_step"] for e in mine.values())),
+            "slower": _slower(benches, name),
+            "versus": paired([a for a, _ in pairs], [b for _, b in pairs]) if pairs and name != BASELINE else None,
+        })  # fmt: skip
+    compared = [f for f in found if f["versus"]]
+    for f, p in zip(compared, holm([f["versus"]["p"] for f in compared]), strict=True):
+        f["versus"] |= {"adjusted": p, "word": _word(p, f["versus"]["difference"])}
+    return found
+
+
+def _smallest(benches: Sequence[Figures], name: str) -> int | None:
+    """N*: the least data of the cell on which half of the seeds or more find the rule; None: none that was tried."""
+    sizes = [
+        b["train"]
+        for b in benches
+        if b["section"] == "cell"
+        for e in b["entries"]
+        if e["rule"] == name and 2 * e["reached"] >= e["seeds"]
+    ]
+    return min(sizes, default=None)
+
+
+def _slower(benches: Sequence[Figures], name: str) -> float | None:
+    """Seconds for the same rows over those of the baseline, the middle of all benches."""
+    ratios = []
+    for bench in benches:
+        of = {e["rule"]: e["seconds"] / e["rows"] for e in bench["entries"] if e["rows"]}
+        if name in of and of.get(BASELINE):
+            ratios.append(of[name] / of[BASELINE])
+    return float(median(ratios)) if ratios else None
+
+
+def curve(benches: Sequence[Figures], name: str) -> list[tuple[int, Any]]:
+    """The data curve of a rule on the cell: N and held-out exact with its interval."""
+    return sorted(
+        (b["train"], e["held_out"])
+        for b in benches
+        if b["section"] == "cell"
+        for e in b["entries"]
+        if e["rule"] == name and e["held_out"]
+    )

@@ -1,0 +1,57 @@
+"""What a step of a rule costs, counted before any training, so that every rule can be given the same passes."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crevasse.rules import Ask, BaseRule, Cost, Oracle, Rule, Seen, Step, Weights, answered
+from crevasse.rules.from_file import FromFile
+from crevasse.rules.sgd import Sgd
+
+#: Steps over which costs that come now and then are averaged.
+STEPS = 400
+
+
+def rows_a_step(rule: Rule, batch: int, steer: int = 0) -> float:
+    """Rows forward plus rows backward of a step, on average over the first `STEPS`.
+
+    Counted on a model of a few weights with random gradients, as no rule's cost depends on what they are, but that of
+    rules which end or go back by themselves (race).
+    """
+    if isinstance(rule, FromFile):
+        rule = rule.rule
+    if type(rule).update is BaseRule.update:
+        return 2.0 * batch
+    whole: Any = rule
+    if any(f.name == "base" for f in dataclasses.fields(whole)):
+        rule = dataclasses.replace(whole, base=Sgd())  # no base asks anything by itself
+    return _counted(rule, batch, steer)
+
+
+@functools.cache
+def _counted(rule: Rule, batch: int, steer: int) -> float:
+    torch_state = torch.random.get_rng_state()
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    torch.random.set_rng_state(torch_state)
+    weights, cost = Weights(module), Cost()
+    flat, state = weights.flat.clone(), rule.init(weights.flat, weights.layout)
+    generator = torch.Generator().manual_seed(0)
+
+    def answer(ask: Ask) -> Seen:
+        cost.count(ask, (steer if ask.steer else batch) // ask.parts * len(ask.asked))
+        parts = len(ask.asked)
+        slopes = torch.randn(parts, len(flat), generator=generator) if ask.slopes else None
+        return Seen(1 + torch.rand(parts, generator=generator), slopes)
+
+    for number in range(STEPS):
+        step = Step(weights.layout, 0.1, number)
+        update = answered(rule.update(Oracle(batch, steer), flat, state, step), answer)
+        flat, state = _finite(update.weights), update.state
+    return (cost.forward_rows + cost.backward_rows) / STEPS
+
+
+def _finite(weights: Tensor) -> Tensor:
+    return weights.nan_to_num().clamp(-1, 1)

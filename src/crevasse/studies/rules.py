@@ -1,0 +1,178 @@
+"""Which update rule finds the rule? All of them on the same benches, with as many tries and passes each."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+from crevasse.config import config_id
+from crevasse.errors import UserError
+from crevasse.spec import require
+from crevasse.studies.base import Arm, Budget, Row, Study
+from crevasse.studies.leaderboard.benches import (
+    ADD_59,
+    CELL,
+    CURVE,
+    DIGITS,
+    RECURSIVE,
+    TABLES,
+    Bench,
+    noisy,
+)
+from crevasse.studies.leaderboard.board import BASELINE, make_board, split_name
+from crevasse.studies.leaderboard.entrants import (
+    ON_CURVE,
+    ON_LABELS,
+    ON_MORE_TABLES,
+    ON_TABLES,
+    everyone,
+    settings,
+)
+from crevasse.studies.leaderboard.picking import pick
+
+#: Seeds of the tries; those of the tests begin at 0.
+TRIED = 1000
+NOISY = noisy(DIGITS, 0.5)
+
+
+@dataclass(frozen=True)
+class Stand:
+    """A bench, who stands on it, and with how many seeds."""
+
+    bench: Bench
+    rules: tuple[str, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class RulesStudy(Study):
+    """The leaderboard. With rule=my_rule.py a rule of your own stands on every bench beside the others."""
+
+    name: ClassVar[str] = "rules"
+    leading: ClassVar[str | None] = "rule"
+    question: ClassVar[str] = "Which update rule finds the rule where the others memorise, and at what cost?"
+
+    rule: str = ""  # a .py file that defines one
+
+    def stands(self, budget: Budget) -> list[Stand]:
+        """Benches in the order in which they run."""
+        stands = _stands(budget)
+        if not self.rule:
+            return stands
+        mine = f"file:{self.rule}"
+        return [Stand(s.bench, (*s.rules, mine), s.seeds) for s in stands]
+
+    def tries(self, budget: Budget) -> list[Arm]:
+        entrants: dict[Bench, dict[str, None]] = {}
+        stands = self.stands(budget)
+        benches = {s.bench.name: s.bench for s in stands}
+        for stand in stands:
+            tuned = stand.bench.tuned
+            require(not tuned or tuned in benches, f"{stand.bench.name} needs {tuned}, which is not in this budget")
+            entrants.setdefault(benches[tuned] if tuned else stand.bench, {}).update(dict.fromkeys(stand.rules))
+        return [
+            Arm(f"{bench.name}/{rule}/{i}", f"{rule}, try {i + 1}", bench.title, bench.config(setting, TRIED), 1)
+            for bench, rules in entrants.items()
+            for rule in rules
+            for i, setting in enumerate(settings(rule, bench.rate))
+            if bench.fits(setting)
+        ]
+
+    def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
+        """Each rule at the setting that did best on validation."""
+        tries: dict[tuple[str, str], list[Row]] = {}
+        for row in tried:
+            tries.setdefault(split_name(row["arm"].rpartition("/")[0]), []).append(row)
+        found = []
+        for stand in self.stands(budget):
+            bench = stand.bench
+            for rule in stand.rules:
+                choices = settings(rule, bench.rate)
+                if bench.fits(choices[0]):
+                    chosen = choices[pick(tries[bench.tuned or bench.name, rule])]
+                    config = bench.config(chosen, 0)
+                    found.append(Arm(f"{bench.name}/{rule}", rule, bench.title, config, stand.seeds))
+        return found
+
+    def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
+        self._require_own(cast(Budget, budget), rows)
+        board = make_board([s.bench for s in _stands(cast(Budget, budget))], rows)
+        return {"answer": self.answer(arms), "board": board}
+
+    def _require_own(self, budget: Budget, rows: Sequence[Row]) -> None:
+        """Raises UserError unless the rows are those of this leaderboard, each with the hash of its config.
+
+        Of a user's own rule the hash alone is looked at: whoever reads a report need not run somebody's file.
+        """
+        for row in rows:
+            if config_id(json.loads(row["config"])) != row["trial"]:
+                raise _foreign(row, "the hash of its config is another one")
+        known = RulesStudy()
+        tried = [r for r in rows if r["phase"] == "tuning"]
+        _match(tried, known.tries(budget))
+        _match([r for r in rows if r["phase"] == "test"], known.arms(budget, tried))
+
+    def answer(self, arms: Sequence[dict[str, Any]]) -> str:
+        def on(bench: str) -> list[dict[str, Any]]:
+            return [a for a in arms if split_name(a["arm"])[0] == bench]
+
+        def found(some: Sequence[dict[str, Any]]) -> list[str]:
+            return [split_name(a["arm"])[1] for a in some if a["finding"] == "rule"]
+
+        cell, table = on(CELL.name), on(ADD_59.name)
+        parts = []
+        if cell:
+            winners = found(cell)
+            said = ", ".join(winners) if winners else "no rule"
+            parts.append(f"On the crevasse cell, {said} of {len(cell)} rules {_finds(winners)} the rule")
+        if table:
+            parts.append(f"on a table of sums {len(found(table))} of {len(table)} do")
+        return "; ".join(parts) + "." if parts else "Nothing was run."
+
+
+def _finds(winners: Sequence[str]) -> str:
+    return "find" if len(winners) > 1 else "finds"
+
+
+def _match(rows: Sequence[Row], arms: Sequence[Arm]) -> None:
+    """Raises UserError unless the rows are the trials of these arms, and trials of users' own rules."""
+    expected = {(a.name, c.seed): c.id for a in arms for c in a.trials()}
+    for row in rows:
+        if "/file:" not in row["arm"] and expected.pop((row["arm"], row["seed"]), None) != row["trial"]:
+            raise _foreign(row, "the leaderboard asks for no such trial")
+    if expected:
+        arm, seed = next(iter(expected))
+        raise UserError(f"the evidence lacks {len(expected)} trials (first {arm}, seed {seed}); run the study again")
+
+
+def _foreign(row: Row, why: str) -> UserError:
+    return UserError(
+        f"the evidence is not that of this leaderboard: {row['arm']}, seed {row['seed']} ({row['trial']}): {why}; "
+        "run the study again"
+    )
+
+
+def _stands(budget: Budget) -> list[Stand]:
+    if budget == "smoke":
+        table, cell = replace(ADD_59, steps=100), replace(CELL, steps=60)
+        return [Stand(table, (BASELINE, "perp"), 1), Stand(cell, (BASELINE, "race"), 1)]
+    random = noisy(ADD_59, 1, tuned=ADD_59.name)
+    if budget == "minutes":
+        return [
+            Stand(ADD_59, (*ON_TABLES, "muon", "sam"), 3),
+            Stand(CELL, (BASELINE, "muon", "grokfast", "starve", "race"), 3),
+            Stand(random, ON_TABLES, 3),
+            Stand(CURVE[1], (BASELINE, "race"), 3),
+        ]
+    some = tuple(dict.fromkeys((*ON_TABLES, *ON_LABELS, "gaf", "snr", "label-noise", "quantise")))
+    return [
+        Stand(ADD_59, everyone(), 5),
+        Stand(CELL, everyone(), 5),
+        Stand(random, some, 5),
+        *(Stand(bench, ON_CURVE, 5) for bench in CURVE),
+        *(Stand(bench, ON_TABLES, 5) for bench in TABLES[:2]),
+        *(Stand(bench, ON_MORE_TABLES, 5) for bench in TABLES[2:]),
+        Stand(RECURSIVE, (*ON_LABELS, "race"), 5),
+        Stand(NOISY, ON_LABELS, 5),
+        *(Stand(noisy(DIGITS, share, tuned=NOISY.name), ON_LABELS, 5) for share in (0.25, 1.0)),
+    ]
