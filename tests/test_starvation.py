@@ -43,7 +43,7 @@ def test_the_grids_are_those_that_were_asked_for():
     fewer = [a for a in full if a.group == FEWER]
     assert [(a.config.seed, a.trials()[-1].seed) for a in fewer] == [(100, 109)] * 3
     assert [(c.train, c.steer, c.batch, c.rows // ROWS) for c in (a.config for a in fewer)] == [
-        (2000, 250, 500, 1), (1000, 200, 500, 2), (500, 100, 400, 2),
+        (2000, 250, 500, 2), (1000, 200, 500, 2), (500, 100, 400, 2),
     ]  # fmt: skip
 
 

@@ -222,6 +222,7 @@ class Trial:
             self.model.introduce(self.data.tokenizer.pieces)
         self.notes = [*self.data.notes, *self.model.notes]
         self.weights = Weights(self.model)
+        config.rule.require_model(self.weights.layout)
         #: Its config alone decides how it is computed, not who happens to run beside it.
         self.stacked = world.size == 1 and stackable(config, self.batch, len(self.weights.flat))
         self.state = config.rule.init(self.weights.flat, self.weights.layout)

@@ -5,10 +5,12 @@ import torch
 from problem import Network, Problem, same_however_stopped
 from torch import nn
 
+from crevasse.api import make_config
 from crevasse.errors import UserError
 from crevasse.integrations.optimizer import RuleOptimizer
-from crevasse.rules import RULES, Oracle, Weights
+from crevasse.rules import RULES, Oracle
 from crevasse.spec import describe
+from crevasse.trial import run_trial
 
 SMALL = "race:cells=8,each=10,thin=2.5,refit=4,gain=0.001,enough=0"
 
@@ -128,13 +130,14 @@ def test_the_last_model_that_may_be_kept_is_still_refitted():
     assert int(state["phase"]) == 2
 
 
-def test_a_model_without_widths_is_refused():
-    p = Problem()
-    p.module = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
-    p.weights = Weights(p.module)
-    p.layout = p.weights.layout
-    with pytest.raises(UserError, match="cannot be narrowed"):
-        p.step(RULES.parse(SMALL), p.start(RULES.parse(SMALL)))
+@pytest.mark.parametrize("rule", [SMALL, "starve:by=width", "starve:by=dropout"])
+def test_a_model_without_widths_is_refused_before_it_trains(tmp_path, rule):
+    config = make_config("modular:p=11", "direct", "mlp", rule, train=60, steer=12, batch=32)
+    with pytest.raises(UserError, match="which widths it has"):
+        run_trial(config, tmp_path)
+    assert not list(tmp_path.glob("trials/*/trial.json"))
+    with pytest.raises(UserError, match="which widths it has"):
+        RuleOptimizer(RULES.parse(rule), nn.Linear(6, 3))
 
 
 def test_a_network_of_somebody_else_is_raced_in_its_own_loop():

@@ -85,6 +85,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             self.rule = around(rule, self._theirs)
         # A scheduler that was made before may have begun at zero.
         self.initial = [float(group.get("initial_lr", group["lr"])) for group in self.param_groups]
+        self.rule.require_model(vector.layout)
         self._state: State = self.rule.init(vector.gather(), vector.layout)
         self.number, self.agreed, self.loss, self.cost = 0, 1.0, float("nan"), Cost()
         #: The last loop, for as long as somebody has hold of it.

@@ -63,6 +63,10 @@ class Rule(Named, ABC):
         trial may be stopped at each; the returned one may reuse its tensors.
         """
 
+    def require_model(self, layout: Layout) -> None:
+        """Raises UserError for a model that it cannot train."""
+        return
+
     def microbatches(self) -> int:
         """Into how many parts a batch has to divide."""
         return 1

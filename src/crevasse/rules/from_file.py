@@ -58,6 +58,9 @@ class FromFile(Rule):
     def update(self, oracle: Oracle, weights: Tensor, state: State, step: Step) -> Asking[Update]:
         return self.rule.update(oracle, weights, state, step)
 
+    def require_model(self, layout: Layout) -> None:
+        self.rule.require_model(layout)
+
     def microbatches(self) -> int:
         return self.rule.microbatches()
 

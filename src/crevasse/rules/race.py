@@ -73,6 +73,12 @@ class Race(Rule):
     def steers(self) -> bool:
         return self.by == "steer"
 
+    def require_model(self, layout: Layout) -> None:
+        require(
+            bool(layout.widths),
+            f"{self.name} needs a model that says which widths it has: this one cannot be narrowed",
+        )
+
     # --- which weights take part ------------------------------------------------------------------------------
 
     def units(self, layout: Layout) -> dict[str, int]:
@@ -132,10 +138,6 @@ class Race(Rule):
 
     def update(self, oracle: Oracle, weights: Tensor, state: State, step: Step) -> Asking[Update]:
         layout = step.layout
-        require(
-            bool(layout.widths),
-            f"{self.name} needs a model that says which widths it has: this one cannot be narrowed",
-        )
         state = dict(state)
         phase, place, blocks = (int(state[k]) for k in ("phase", "place", "blocks"))
         racing = phase == RACING

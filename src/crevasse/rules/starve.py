@@ -111,6 +111,10 @@ class Starve(Around):
     def steers(self) -> bool:
         return self.strength > 0
 
+    def require_model(self, layout: Layout) -> None:
+        if self.by in ("width", "dropout"):
+            require(bool(layout.widths), f"starve by {self.by} needs a model that says which widths it has")
+
     def remember(self, weights: Tensor, layout: Layout) -> State:
         return {
             "whole": weights.clone(),  # all weights, those withheld too
@@ -126,8 +130,6 @@ class Starve(Around):
 
     def update(self, oracle: Oracle, weights: Tensor, state: State, step: Step) -> Asking[Update]:
         mine, base = own(state), inner(state)
-        if self.by in ("width", "dropout"):
-            require(bool(step.layout.widths), f"starve by {self.by} needs a model that says which widths it has")
         whole, fed = mine["whole"], int(mine["fed"])
         if step.scale and self.strength and fed < 0 and step.number % self.check == 0:
             lost = (yield from oracle.loss(steer=True)).to(mine["first"])

@@ -158,9 +158,8 @@ class StarvationStudy(Study):
 
 def _fewer(train: int, *, seeds: int) -> Arm:
     """A race on so few examples, on data that no other arm saw."""
-    rows = ROWS if train >= 2000 else 2 * ROWS
     return learner(
-        f"race-n{train}", f"{train:,} examples", FEWER, "race", train=train, rows=rows, seed=100, seeds=seeds
+        f"race-n{train}", f"{train:,} examples", FEWER, "race", train=train, rows=2 * ROWS, seed=100, seeds=seeds
     )
 
 
