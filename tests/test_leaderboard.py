@@ -105,6 +105,18 @@ def test_tries_and_tests_share_no_seed_and_every_rule_has_its_tries(budget):
         assert all(f"{place}/{r}" in counts for r in stand.rules if stand.bench.fits(settings(r, stand.bench.rate)[0]))
 
 
+def test_some_benches_alone_ask_for_the_same_trials():
+    whole, some = STUDIES.parse("rules"), STUDIES.parse("rules:only=add-59-random+cell-1000")
+    part = some.stands("full")
+    assert [s.bench.name for s in part] == ["add-59-random", "cell-1000"]
+    ids = {a.name: a.config.id for a in whole.tries("full")}
+    tries = some.tries("full")  # on the benches on which their settings are picked
+    assert {a.name.split("/")[0] for a in tries} == {"add-59", "cell-2000"}
+    assert all(ids[a.name] == a.config.id for a in tries)
+    with pytest.raises(UserError, match="did you mean 'add-97'"):
+        STUDIES.parse("rules:only=add-95").tries("full")
+
+
 def test_the_cell_and_its_curve_differ_in_nothing_but_the_data():
     for bench in CURVE:
         for rule in ("adamw", "muon"):
@@ -325,7 +337,10 @@ def test_seconds_are_compared_for_the_same_rows():
 # --- what the user gets wrong ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "needle"), [("rules:none.py", "no such file"), ("rules:other=1", "rule")])
+@pytest.mark.parametrize(
+    ("name", "needle"),
+    [("rules:none.py", "no such file"), ("rules:rule=none.py,only=add-59", "no such file"), ("rules:only=x", "bench")],
+)
 def test_a_wrong_file_is_told_in_one_line_before_anything_is_made(tmp_path, name, needle):
     with pytest.raises(UserError, match=needle) as e:
         run_study(STUDIES.parse(name), "smoke", tmp_path / "out")

@@ -83,8 +83,8 @@ def study(name: str, budget: str, rule: str | None, out: Path | None, as_json: b
     from crevasse.studies import STUDIES
 
     if rule is not None:
-        require(name == "rules", f"--rule goes with `crevasse study rules`, not with {name}")
-        name = f"rules:{rule}"
+        require(name.partition(":")[0] == "rules", f"--rule goes with `crevasse study rules`, not with {name}")
+        name = f"{name}{',' if ':' in name else ':'}rule={rule}"
     STUDIES.parse(name)  # an unknown name is told before anything is made
     if budget not in BUDGETS:
         raise unknown("budget", budget, BUDGETS)

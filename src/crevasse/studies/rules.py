@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
 from crevasse.config import config_id
-from crevasse.errors import UserError
-from crevasse.spec import require
+from crevasse.errors import UserError, unknown
 from crevasse.studies.base import Arm, Budget, Row, Study
 from crevasse.studies.leaderboard.benches import (
     ADD_59,
@@ -46,30 +45,34 @@ class Stand:
 
 @dataclass(frozen=True)
 class RulesStudy(Study):
-    """The leaderboard. With rule=my_rule.py a rule of your own stands on every bench beside the others."""
+    """The leaderboard. With rule=my_rule.py a rule of your own stands on every bench beside the others; with
+    only=add-59+cell-2000 it is run on those benches alone."""
 
     name: ClassVar[str] = "rules"
     leading: ClassVar[str | None] = "rule"
     question: ClassVar[str] = "Which update rule finds the rule where the others memorise, and at what cost?"
 
     rule: str = ""  # a .py file that defines one
+    only: str = ""  # benches, with + between; empty: all of the budget
 
     def stands(self, budget: Budget) -> list[Stand]:
-        """Benches in the order in which they run."""
+        """Benches in the order in which they run. Raises UserError for a bench that is not in the budget."""
         stands = _stands(budget)
-        if not self.rule:
-            return stands
-        mine = f"file:{self.rule}"
-        return [Stand(s.bench, (*s.rules, mine), s.seeds) for s in stands]
+        if self.only:
+            wanted = self.only.split("+")
+            for name in wanted:
+                if name not in [s.bench.name for s in stands]:
+                    raise unknown("bench", name, [s.bench.name for s in stands])
+            stands = [s for s in stands if s.bench.name in wanted]
+        mine = (f"file:{self.rule}",) if self.rule else ()
+        return [Stand(s.bench, (*s.rules, *mine), s.seeds) for s in stands]
 
     def tries(self, budget: Budget) -> list[Arm]:
+        benches = {s.bench.name: s.bench for s in _stands(budget)}
         entrants: dict[Bench, dict[str, None]] = {}
-        stands = self.stands(budget)
-        benches = {s.bench.name: s.bench for s in stands}
-        for stand in stands:
-            tuned = stand.bench.tuned
-            require(not tuned or tuned in benches, f"{stand.bench.name} needs {tuned}, which is not in this budget")
-            entrants.setdefault(benches[tuned] if tuned else stand.bench, {}).update(dict.fromkeys(stand.rules))
+        for stand in self.stands(budget):
+            tuned = benches[stand.bench.tuned or stand.bench.name]
+            entrants.setdefault(tuned, {}).update(dict.fromkeys(stand.rules))
         return [
             Arm(f"{bench.name}/{rule}/{i}", f"{rule}, try {i + 1}", bench.title, bench.config(setting, TRIED), 1)
             for bench, rules in entrants.items()
@@ -96,8 +99,8 @@ class RulesStudy(Study):
 
     def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
         self._require_own(cast(Budget, budget), rows)
-        board = make_board([s.bench for s in _stands(cast(Budget, budget))], rows)
-        return {"answer": self.answer(arms), "board": board}
+        benches = [s.bench for s in RulesStudy(only=self.only).stands(cast(Budget, budget))]
+        return {"answer": self.answer(arms), "board": make_board(benches, rows)}
 
     def _require_own(self, budget: Budget, rows: Sequence[Row]) -> None:
         """Raises UserError unless the rows are those of this leaderboard, each with the hash of its config.
@@ -107,7 +110,7 @@ class RulesStudy(Study):
         for row in rows:
             if config_id(json.loads(row["config"])) != row["trial"]:
                 raise _foreign(row, "the hash of its config is another one")
-        known = RulesStudy()
+        known = RulesStudy(only=self.only)
         tried = [r for r in rows if r["phase"] == "tuning"]
         _match(tried, known.tries(budget))
         _match([r for r in rows if r["phase"] == "test"], known.arms(budget, tried))
@@ -123,15 +126,16 @@ class RulesStudy(Study):
         parts = []
         if cell:
             winners = found(cell)
-            said = ", ".join(winners) if winners else "no rule"
-            parts.append(f"On the crevasse cell, {said} of {len(cell)} rules {_finds(winners)} the rule")
+            names = f" ({', '.join(winners)})" if winners else ""
+            parts.append(f"On the crevasse cell {_share(winners, cell)} the rule{names}")
         if table:
-            parts.append(f"on a table of sums {len(found(table))} of {len(table)} do")
+            parts.append(f"on a table of sums {_share(found(table), table)} it")
         return "; ".join(parts) + "." if parts else "Nothing was run."
 
 
-def _finds(winners: Sequence[str]) -> str:
-    return "find" if len(winners) > 1 else "finds"
+def _share(winners: Sequence[str], arms: Sequence[dict[str, Any]]) -> str:
+    """``2 of 43 rules find``"""
+    return f"{len(winners) or 'none'} of {len(arms)} rules {'find' if len(winners) > 1 else 'finds'}"
 
 
 def _match(rows: Sequence[Row], arms: Sequence[Arm]) -> None:
