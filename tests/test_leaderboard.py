@@ -175,12 +175,10 @@ def ran(tmp_path_factory):
     file.write_text(MINE)
     small = dataclasses.replace(ADD_59, steps=20, name="small", probe_every=5)
     cell = dataclasses.replace(CELL, steps=12, train=300, batch=64, name="cell-300")
+    stands = [study.Stand(small, ("adamw", "perp"), 2), study.Stand(cell, ("adamw", "race"), 2)]
+    others = study._stands
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            study,
-            "_stands",
-            lambda budget: [study.Stand(small, ("adamw", "perp"), 2), study.Stand(cell, ("adamw", "race"), 2)],
-        )
+        patch.setattr(study, "_stands", lambda budget: stands if budget == "smoke" else others(budget))
         chosen = STUDIES.parse(f"rules:{file}")
         verdict = run_study(chosen, "smoke", out)
         yield chosen, verdict, read_evidence(out / "evidence.parquet"), (small, cell)
@@ -343,7 +341,7 @@ def test_seconds_are_compared_for_the_same_rows():
 )
 def test_a_wrong_file_is_told_in_one_line_before_anything_is_made(tmp_path, name, needle):
     with pytest.raises(UserError, match=needle) as e:
-        run_study(STUDIES.parse(name), "smoke", tmp_path / "out")
+        run_study(STUDIES.parse(name), "minutes", tmp_path / "out")
     assert "\n" not in str(e.value)
     assert not (tmp_path / "out").exists()
 
