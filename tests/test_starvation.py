@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from crevasse.config import TrialConfig
+from crevasse.errors import UserError
 from crevasse.rules.race import Race
 from crevasse.studies import BUDGETS, STUDIES
 from crevasse.studies.starvation import BASELINE, ELSEWHERE, FEWER, PLACES, RACED, ROWS, WAYS, WITHHELD
@@ -107,3 +108,10 @@ def test_whatever_comes_there_is_a_sentence(budget, finding):
     assert said.count(";") == len(groups) - 1
     assert ("none for" in said) == (finding == "diverged")
     assert ("0 of" in said) == (finding != "rule")
+
+
+def test_some_groups_alone_are_the_same_arms():
+    whole = [a for a in STUDY.arms("full") if a.group in (BASELINE, FEWER)]
+    assert STUDIES.parse("starvation:only=baseline+fewer").arms("full") == whole
+    with pytest.raises(UserError, match="did you mean 'baseline'"):
+        STUDIES.parse("starvation:only=basline")

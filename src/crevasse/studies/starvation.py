@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from crevasse.errors import unknown
 from crevasse.rules import RULES
 from crevasse.rules.race import Race
 from crevasse.studies.base import Arm, Budget, Row, Study, arm
@@ -14,6 +15,8 @@ WITHHELD = "How capacity is withheld: all units are there, and given back once t
 RACED = "Narrow models raced, and what the race is made of"
 FEWER = "How few examples the race needs"
 ELSEWHERE = "Where it goes on: longer products, another group, other models"
+#: Short names of the groups, by which some can be run alone.
+GROUPS = {"baseline": BASELINE, "withheld": WITHHELD, "raced": RACED, "fewer": FEWER, "elsewhere": ELSEWHERE}
 
 CELL = "iterated-product"
 #: Rows forward plus rows backward that a training may cost: AdamW's 1500 steps of 256.
@@ -82,7 +85,8 @@ class StarvationStudy(Study):
     """AdamW, five ways to withhold capacity from all units, and races of narrow models, at equal passes.
 
     The first three groups may cost the same. What is raced on fewer examples or elsewhere may cost twice as much, and
-    so may AdamW beside it.
+    so may AdamW beside it. With only=baseline+fewer those groups are run alone, of baseline, withheld, raced, fewer and
+    elsewhere.
     """
 
     name: ClassVar[str] = "starvation"
@@ -91,8 +95,20 @@ class StarvationStudy(Study):
         "and on how few examples does it still work?"
     )
 
+    only: str = ""  # groups, with + between; empty: all
+
+    def __post_init__(self) -> None:
+        for name in self._wanted():
+            if name not in GROUPS:
+                raise unknown("group of arms", name, GROUPS)
+
+    def _wanted(self) -> list[str]:
+        return self.only.split("+") if self.only else list(GROUPS)
+
     def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
-        return {"smoke": self._smoke, "minutes": self._minutes, "full": self._full}[budget]()
+        arms = {"smoke": self._smoke, "minutes": self._minutes, "full": self._full}[budget]()
+        wanted = [GROUPS[name] for name in self._wanted()]
+        return [a for a in arms if a.group in wanted]
 
     def _smoke(self) -> list[Arm]:
         """An eighth of the passes, and a race of a quarter of the models: does everything run?"""
