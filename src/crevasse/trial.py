@@ -210,7 +210,7 @@ class Trial:
             Rows.of(head(e, limit)) for e in (self.data.train, self.data.validation)
         )
 
-        self.step, self.last_exact = 0, float("nan")
+        self.step, self.done, self.last_exact = 0, False, float("nan")
         #: Seconds that went into this trial, and the part of the time that is its own (a stack shares it out).
         self.seconds, self.part = 0.0, 1.0
         self._since = time.perf_counter()
@@ -280,9 +280,9 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Have all its steps been made, or all that they may cost been spent?"""
+        """Have all its steps been made, or all that they may cost been spent, or has the rule nothing more to do?"""
         spent = self.cost.forward_rows + self.cost.backward_rows
-        return self.step >= self.config.steps or 0 < self.config.rows <= spent
+        return self.done or self.step >= self.config.steps or 0 < self.config.rows <= spent
 
     def _lost_its_way(self) -> bool:
         """Was the loss of the last step no number?"""
@@ -346,6 +346,7 @@ class Trial:
         if math.isfinite(loss):
             self.weights.flat.copy_(update.weights)
             self.state = update.state
+        self.done = update.done
         self.step += 1
 
     def _count_seconds(self) -> float:
@@ -512,6 +513,7 @@ class Trial:
         meta = {
             "id": self.config.id,
             "step": str(self.step),
+            "done": str(int(self.done)),
             "seconds": repr(self.seconds),
             "threads": str(self.threads),
             "last_exact": repr(self.last_exact),
@@ -540,6 +542,7 @@ class Trial:
         except (SafetensorError, OSError):
             raise UserError(f"{self.folder / store.CHECKPOINT} is damaged; remove {self.folder}") from None
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+        self.done = meta.get("done") == "1"
         self.last_exact = float(meta["last_exact"])
         self.tokens_read, self.tokens_padded = int(meta["tokens_read"]), int(meta["tokens_padded"])
         self.cost = Cost(*json.loads(meta["cost"]))

@@ -130,6 +130,33 @@ def test_the_last_model_that_may_be_kept_is_still_refitted():
     assert int(state["phase"]) == 2
 
 
+def test_a_training_ends_with_the_race_and_goes_on_to_the_same_end(tmp_path):
+    rule = "race:cells=4,each=5,refit=2,growth=1,thin=4"
+    config = make_config(
+        "iterated-product:p=5,T=1-3,beyond=4", "direct", "bilinear:width=8,products=16", rule,
+        train=60, steer=20, batch=32, steps=200, schedule="constant", warmup=0.0, probe_every=5,
+    )  # fmt: skip
+    whole = run_trial(config, tmp_path / "whole")["result"]
+    assert whole["steps"] < 60
+
+    stops = iter(range(1, 200, 3))
+
+    def stop(progress):
+        if progress.step >= next(stops):
+            raise KeyboardInterrupt
+
+    while True:
+        try:
+            record = run_trial(config, tmp_path / "cut", progress=stop)
+            break
+        except KeyboardInterrupt:
+            continue
+    for name in ("ledger.parquet", "weights.safetensors"):
+        a, b = ((tmp_path / place / "trials" / config.id / name).read_bytes() for place in ("whole", "cut"))
+        assert a == b
+    assert record["result"]["steps"] == whole["steps"]
+
+
 @pytest.mark.parametrize("rule", [SMALL, "starve:by=width", "starve:by=dropout"])
 def test_a_model_without_widths_is_refused_before_it_trains(tmp_path, rule):
     config = make_config("modular:p=11", "direct", "mlp", rule, train=60, steer=12, batch=32)

@@ -46,6 +46,7 @@ class Update:
     state: State
     loss: Tensor  # () the training loss that was seen before the step
     agreed: float = 1.0  # share of what it asked that it let through; 0: the step was filtered out
+    done: bool = False  # it will move nothing any more: training may end here
 
 
 class Rule(Named, ABC):

@@ -28,8 +28,8 @@ class Race(Rule):
     loss are given up (successive halving: Jamieson, Talwalkar 2016). At its end the first is kept if the steer loss has
     fallen by more than `gain`; then all that was kept is trained together for `refit` steps, which count if the steer
     loss falls again. Each round goes on in fresh units of the one full model, until the steer loss is below `enough`,
-    no units are left, or `patience` rounds in a row have gained nothing. The weights of the model are those that were
-    kept: they move at the end of a round. What is not kept is zero.
+    no units are left, or `patience` rounds in a row have gained nothing; then training ends. The weights of the model
+    are those that were kept: they move at the end of a round. What is not kept is zero.
 
     With `by` at train the training batch stands in the place of the steer set throughout, and no problem has to be kept
     out of the gradient; rounds are then compared on different batches. `growth` is the most narrow models that may be
@@ -55,7 +55,7 @@ class Race(Rule):
     enough: float = 0.05  # nats of steer loss at which nothing more is added
     refit: int = 100  # steps in which all that was kept is trained together
     refit_lr: float = 0.01
-    patience: int = 3  # rounds in a row without gain, after which it rests
+    patience: int = 3  # rounds in a row without gain, after which it ends
     decay: float = 0.1
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ class Race(Rule):
         inside = layout.window(window)
         if phase == RESTING or step.scale == 0:
             seen = yield Ask(at=state["kept"][inside.to(weights.device)][None], window=window, slopes=False)
-            return Update(weights, state, seen.losses[0])
+            return Update(weights, state, seen.losses[0], done=phase == RESTING)
         entries = self.block(layout, blocks) if racing else inside
         where = torch.searchsorted(inside, entries).to(weights.device)  # of the entries, within the window
         inside, entries = inside.to(weights.device), entries.to(weights.device)
