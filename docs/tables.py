@@ -3,12 +3,17 @@
 tests/test_question.py holds the page to what stands here, and each of its sentences with a figure to the evidence.
 """
 
+import functools
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from crevasse.studies import STUDIES, decide, read_evidence
+from crevasse.studies.leaderboard import FOUND
+from crevasse.studies.leaderboard.benches import ADD_59
+from crevasse.studies.starvation import ROWS
 
 HERE = Path(__file__).parent
 PAGE, EVIDENCE = HERE / "question.md", HERE.parent / "evidence"
@@ -21,14 +26,16 @@ def verdict(name: str, study: str, budget: str = "full") -> Figures:
     return decide(STUDIES.parse(study), budget, read_evidence(EVIDENCE / name / "evidence.parquet"))
 
 
+@functools.cache
 def rules() -> Figures:
     """Of the leaderboard, as far as it has been run."""
     return verdict("rules-part", "rules:only=add-59+cell-2000+add-59-random+cell-1000")
 
 
+@functools.cache
 def starvation() -> Figures:
     """Of the study of starvation, as far as it has been run."""
-    return verdict("starvation-part", "starvation:only=baseline+withheld+fewer")
+    return verdict("starvation-part", "starvation:only=fewer")
 
 
 def bench(board: Figures, name: str) -> list[Figures]:
@@ -58,28 +65,40 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def passes(entry: Figures) -> float:
+    """Passes to 95% on the table of sums, in plain steps."""
+    return float(entry["rows_to"]) / 2 / ADD_59.batch
+
+
+def in_step(entry: Figures) -> str:
+    """The lockstep score, where there was anything to be in step with."""
+    return share(entry["lockstep"]["mean"]) if entry["lockstep"] and entry["learned"] else "did not learn"
+
+
 def _sums() -> str:
     entries = [e for e in bench(rules()["board"], "add-59") if e["reached"]]
     return table(
-        ["rule", "seeds that found it", "steps' worth of passes to 95%", "lockstep", "worst held-out loss first"],
+        ["rule", "seeds that found it", "passes to 95%", "lockstep"],
         [
-            [f"`{e['rule']}`", f"{e['reached']} of {e['seeds']}", f"{e['rows_to'] / 2 / 1740:.0f}",
-             score(e["lockstep"]), "no" if e["lockstep"]["mean"] >= 0 else "yes"]
+            [f"`{e['rule']}`", f"{e['reached']} of {e['seeds']}", f"{passes(e):.0f}", score(e["lockstep"])]
             for e in entries
         ],
-    )  # fmt: skip
+    )
 
 
 def _cell() -> str:
-    entries = bench(rules()["board"], "cell-2000")
-    best = sorted(entries, key=lambda e: -e["held_out"]["mean"])[:6]
+    board = rules()["board"]
+    best = [
+        (n, e)
+        for n, most in ((2000, 5), (1000, 4))
+        for e in sorted(bench(board, f"cell-{n}"), key=lambda e: -e["held_out"]["mean"])[:most]
+    ]
     return table(
-        ["rule", "held-out", "train", "seeds that found it", "lockstep", "s_max"],
+        ["N", "rule", "held-out", "train", "seeds that found it", "lockstep", "s_max"],
         [
-            [f"`{e['rule']}`", score(e["held_out"]), share(e["train"]["mean"]), f"{e['reached']} of {e['seeds']}",
-             share(e["lockstep"]["mean"]) if e["lockstep"] and e["learned"] else "did not learn",
-             share(e["s_max"]["mean"])]
-            for e in best
+            [f"{n:,}", f"`{e['rule']}`", score(e["held_out"]), share(e["train"]["mean"]),
+             f"{e['reached']} of {e['seeds']}", in_step(e), share(e["s_max"]["mean"])]
+            for n, e in best
         ],
     )  # fmt: skip
 
@@ -94,42 +113,83 @@ def _random() -> str:
     )
 
 
-def _starved() -> str:
-    arms = [a for a in starvation()["arms"] if not a["arm"].startswith("race")]
-    best = sorted(arms, key=lambda a: -a["splits"]["random"]["mean"])
-    return table(
-        ["what", "held-out", "train"],
-        [[f"{a['rule'].split(':')[0]}: {a['title']}", score(a["splits"]["random"]), share(a["train"]["mean"])]
-         for a in best],
-    )  # fmt: skip
-
-
-def raced() -> list[tuple[str, int, int, int]]:
-    """Of each size: its words, seeds, those found within AdamW's passes, and within twice as many."""
+def raced() -> list[tuple[int, int, int, int]]:
+    """Of each number of examples: seeds, those found within AdamW's passes, and within twice as many."""
     rows = read_evidence(EVIDENCE / "starvation-part" / "evidence.parquet")
     found = []
-    for name in dict.fromkeys(r["arm"] for r in rows if r["arm"].startswith("race-n")):
+    for name in dict.fromkeys(r["arm"] for r in rows):
         mine = [r for r in rows if r["arm"] == name]
-        batch = {"race-n2000": 500, "race-n1000": 500}.get(name, 400)
-        within = [
-            [max((e for e, p in zip(r["curve_held_out_exact"], r["curve_passes"], strict=True) if p * batch <= limit),
-                 default=0) >= 0.95 for r in mine]
-            for limit in (768_000, 2 * 768_000)
-        ]  # fmt: skip
-        found.append((mine[0]["title"], len(mine), sum(within[0]), sum(within[1])))
+        config = json.loads(mine[0]["config"])
+        batch = min(config["batch"], mine[0]["examples"])
+        counts = []
+        for limit in (ROWS, 2 * ROWS):
+            readings = [
+                [e for e, p in zip(r["curve_held_out_exact"], r["curve_passes"], strict=True) if p * batch <= limit]
+                for r in mine
+            ]
+            counts.append(sum(of[-1] >= FOUND for of in readings))
+        found.append((config["train"], len(mine), counts[0], counts[1]))
     return found
 
 
 def _raced() -> str:
     return table(
-        ["examples", "seeds", "held-out ≥ .95 within AdamW's passes", "within twice as many"],
-        [[words, str(n), str(one), str(two)] for words, n, one, two in raced()],
+        ["examples", "data seeds", "found within AdamW's passes", "within twice as many", "test, at the end"],
+        [
+            [f"{n:,}", str(seeds), str(one), str(two), score(a["splits"]["random"])]
+            for (n, seeds, one, two), a in zip(raced(), starvation()["arms"], strict=True)
+        ],
     )
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "cell": _cell, "sums": _sums, "random": _random, "starved": _starved, "raced": _raced,
+    "cell": _cell, "sums": _sums, "random": _random, "raced": _raced,
 }  # fmt: skip
+
+
+def sentences() -> list[str]:
+    """What the page says in words with figures of the evidence in them."""
+    board = rules()["board"]
+    cell, sums, random = (bench(board, name) for name in ("cell-2000", "add-59", "add-59-random"))
+    race = next(e for e in cell if e["rule"] == "race")
+    thousand = next(e for e in bench(board, "cell-1000") if e["rule"] == "race")
+    wide = [e for e in cell if e["rule"] != "race"]
+    top = max(e["held_out"]["mean"] for e in wide)
+    memory = [e for e in wide if e["train"]["mean"] >= 0.9]
+    every = [e for e in sums if e["reached"] == e["seeds"]]
+    adamw = next(e for e in sums if e["rule"] == "adamw")
+    strong = [e for e in sums if "lr=0.03,base.decay=3" in e["setting"]]
+    sooner = [e for e in every if passes(e) < 0.8 * passes(adamw)]
+    named = [f"`{e['rule']}` ({passes(e):.0f} passes)" for e in sooner]
+    in_order = sorted(every, key=lambda e: -e["lockstep"]["mean"])
+    learns = {e["rule"] for e in sums if e["held_out"]["mean"] >= FOUND}
+    remembers = [e for e in random if e["rule"] in learns]
+    least = min(remembers, key=lambda e: e["train"]["mean"])
+    return [
+        f"None of {len(wide)} rules that train the cell at full width finds the rule in any seed: the best mean is "
+        f"{share(top)}, where guessing is right in {share(cell[0]['chance'])}.",
+        f"{len(memory)} of them answer nine of ten training problems or more: they memorise.",
+        f"The race finds it in {race['reached']} of {race['seeds']} seeds at N = 2,000, and in "
+        f"{thousand['reached']} of {thousand['seeds']} at N = 1,000, for no more passes.",
+        f"{len(every)} of {len(sums)} rules find the sum in every seed.",
+        f"Plain AdamW is among them, after {passes(adamw):.0f} passes, at a rate of .03 with a decay of 3; "
+        f"{len(strong)} of the rules that stand on it pick that setting too.",
+        f"Sooner than that by a fifth or more: {', '.join(named)}.",
+        f"Of those that find the sum in every seed, `{in_order[0]['rule']}` keeps step best, with a lockstep score "
+        f"of {share(in_order[0]['lockstep']['mean'])}; {sum(e['lockstep']['mean'] < 0 for e in every)} of "
+        f"{len(every)} are below zero.",
+        f"Of {len(remembers)} rules that find the sum and were given random labels, {_kept(remembers)} remember nine "
+        f"of ten of them or more; the least, {share(least['train']['mean'])}, is remembered by `{least['rule']}`.",
+        *(
+            f"On {seeds} fresh data seeds with N = {n:,} it is found in {one} within AdamW's passes, in {two} within "
+            "twice as many."
+            for n, seeds, one, two in raced()
+        ),
+    ]
+
+
+def _kept(entries: Sequence[Figures]) -> int:
+    return sum(e["train"]["mean"] >= 0.9 for e in entries)
 
 
 def filled(page: str) -> str:

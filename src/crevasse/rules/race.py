@@ -47,7 +47,7 @@ class Race(Rule):
 
     lr: float = 0.1
     cells: int = 256  # narrow models that begin a round
-    thin: float = 16.0  # a narrow model has one part in so many of each width
+    thin: float = 32.0  # a narrow model has one part in so many of each width
     each: int = 300  # steps a round
     by: Literal["steer", "train"] = "steer"  # whose loss ranks and decides: the steer set's, or the step's batch's
     growth: int = 0  # narrow models that may be kept; 0: as many as there is room for

@@ -133,7 +133,7 @@ class StarvationStudy(Study):
     def _full(self) -> list[Arm]:
         rates = (0.003, 0.1), (0.003, 3), (0.01, 1), (0.01, 10), (0.03, 1), (0.03, 3.3), (0.1, 1)
         races = [
-            *((f"race-thin{thin}", f"1/{thin} of each width", f"race:thin={thin}") for thin in (8, 32)),
+            *((f"race-thin{thin}", f"1/{thin} of each width", f"race:thin={thin}") for thin in (8, 16)),
             ("race-by-train", "ranked by the training loss", "race:by=train"),
             ("race-growth1", "one model, no growth", "race:growth=1"),
         ]

@@ -1,0 +1,45 @@
+"""docs/question.md says what the evidence says: its tables are those of docs/tables.py, and so are its sentences."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def page(tables):
+    return tables.PAGE.read_text("utf-8")
+
+
+def test_its_tables_are_those_of_the_evidence(tables, page):
+    assert set(re.findall(r"<!-- table (\w+) -->", page)) == set(tables.TABLES)
+    assert tables.filled(page) == page, "run `python docs/tables.py`"
+
+
+def test_its_sentences_are_those_of_the_evidence(tables, page):
+    text = " ".join(page.split())
+    sentences = tables.sentences()
+    assert len(sentences) > 5
+    for sentence in sentences:
+        assert sentence in text
+
+
+def test_no_other_figure_stands_in_its_prose(tables, page):
+    """Numbers in prose come from a sentence that is checked, or is no result but a setting."""
+    text = " ".join(re.sub(r"<!-- table.*?<!-- end -->", "", page, flags=re.DOTALL).split())
+    for sentence in tables.sentences():
+        text = text.replace(sentence, "")
+    settings = {"1", "2", "5", "12", "13", "59", "95", "100", "500", "1000", "2000", "1,000", "2,000", "3000", "256"}
+    left = set(re.findall(r"(?<![\w.:=/-])[−-]?\.?\d[\d,.]*", text))
+    assert {n.rstrip(".,") for n in left} <= settings
