@@ -227,7 +227,7 @@ def test_the_same_evidence_gives_the_same_verdict(ran):
     assert json.loads(json.dumps(again | {"seconds": verdict["seconds"]})) == json.loads(json.dumps(verdict))
 
 
-@pytest.mark.parametrize("how", ["config", "trial", "missing", "added", "setting"])
+@pytest.mark.parametrize("how", ["config", "trial", "missing", "added", "setting", "twice", "file"])
 def test_evidence_that_is_not_its_own_is_refused(ran, how):
     chosen, _, rows, _ = ran
     rows = [dict(r) for r in rows]
@@ -241,6 +241,13 @@ def test_evidence_that_is_not_its_own_is_refused(ran, how):
         del rows[at]
     elif how == "added":
         rows.append(rows[at] | {"seed": 77})
+    elif how == "twice":
+        rows.append(rows[at])
+    elif how == "file":  # a newcomer's rule with more passes than the others
+        mine = next(r for r in rows if "/file:" in r["arm"] and r["phase"] == "test")
+        more = json.loads(mine["config"])
+        more["rows"] *= 2
+        mine |= {"config": json.dumps(more), "trial": config_id(more)}
     else:  # a whole trial of a better setting, with its own honest hash
         config["steps"] += 5
         rows[at] |= {"config": json.dumps(config), "trial": config_id(config)}
@@ -261,7 +268,7 @@ def made_up(bench, rule, seed, exact, passes=(0, 2, 4), phase="test", lockstep=0
         "phase": phase, "arm": f"{bench}/{rule}", "rule": rule, "seed": seed, "status": "done", "chance": 0.1,
         "train": 1.0, "random": exact[-1], "interpolation": None, "extrapolation": None, "ceiling_random": 1.0,
         "lockstep": lockstep, "s_max": s_max, "passes": passes[-1], "steps": 2, "seconds": 8.0, "examples": 50,
-        "config": json.dumps({"batch": 10}), "curve_held_out_exact": list(exact), "curve_passes": list(passes),
+        "config": json.dumps({"batch": 10, "rows": 10 * passes[-1]}), "curve_held_out_exact": list(exact), "curve_passes": list(passes),
         "curve_samples": [5 * p for p in passes], "curve_step": list(range(len(passes))), **more,
     }  # fmt: skip
 
@@ -277,6 +284,31 @@ def test_costs_are_those_of_the_first_reading_at_which_the_rule_was_found():
     assert (adamw["reached"], adamw["steps_to"], adamw["rows_to"]) == (4, 2, 40.0)
     # Per seed: half the budget, or 2 where it was not found, against all of it.
     assert perp["versus"]["difference"] == pytest.approx((3 * (0.5 - 1) + (2 - 1)) / 4)
+
+
+def test_a_training_that_ends_early_is_charged_what_it_took_of_the_budget():
+    rows = [made_up("add-59", "adamw", s, (0, 0.1, 1)) for s in range(3)]
+    early = json.dumps({"batch": 10, "rows": 400})  # it ended after 40 of 400
+    rows += [made_up("add-59", "race", s, (0, 0.1, 1), config=early) for s in range(3)]
+    race = next(r for r in make_board([ADD_59], rows)["rules"] if r["rule"] == "race")
+    assert race["versus"]["difference"] == pytest.approx(0.1 - 1)
+
+
+def test_sizes_of_the_cell_are_one_pair_a_seed():
+    benches = [CELL, *CURVE]
+    rows = [
+        made_up(b.name, r, s, (0, 0.1, x)) for b in benches for s in range(5) for r, x in (("adamw", 1), ("sgd", 0.2))
+    ]
+    sgd = next(r for r in make_board(benches, rows)["rules"] if r["rule"] == "sgd")
+    assert (sgd["versus"]["n"], sgd["versus"]["p"]) == (5, 2 / 2**5)
+
+
+def test_who_diverged_does_not_lead_in_least_memory():
+    bench = noisy(ADD_59, 1)
+    rows = [made_up(bench.name, r, s, (0, 0, 0), status=t, train=x) for s in range(2)
+            for r, t, x in (("adamw", "done", 1.0), ("wild", "diverged", None), ("sgd", "done", 0.4))]  # fmt: skip
+    (found,) = make_board([bench], rows)["benches"]
+    assert [e["rule"] for e in found["entries"]] == ["sgd", "adamw", "wild"]
 
 
 def test_a_rule_that_is_worse_says_so_only_where_the_seeds_can_show_it():

@@ -67,9 +67,9 @@ class Study(Named, ABC):
     def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
         """The grid, given the rows of the tries. Trials run in this order."""
 
-    @abstractmethod
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:
-        """One sentence that a person understands, computed from the arms of the verdict."""
+        """One sentence that a person understands, computed from the arms of the verdict; or `verdict` is defined."""
+        raise NotImplementedError(f"{self.name} defines neither answer nor verdict")
 
     def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
         """What the study says in all: its answer, and whatever else its report shows. Raises UserError for evidence

@@ -31,6 +31,8 @@ from crevasse.studies.leaderboard.picking import pick
 
 #: Seeds of the tries; those of the tests begin at 0.
 TRIED = 1000
+#: What of a config follows from the rule; the bench decides all else.
+OF_THE_RULE = ("rule", "steps", "batch", "steer")
 NOISY = noisy(DIGITS, 0.5)
 
 
@@ -99,43 +101,52 @@ class RulesStudy(Study):
 
     def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
         self._require_own(cast(Budget, budget), rows)
-        benches = [s.bench for s in RulesStudy(only=self.only).stands(cast(Budget, budget))]
-        return {"answer": self.answer(arms), "board": make_board(benches, rows)}
+        board = make_board([s.bench for s in self._known().stands(cast(Budget, budget))], rows)
+        return {"answer": _headline(board), "board": board}
+
+    def _known(self) -> "RulesStudy":
+        """The same without a user's own rule, whose file need not be there to read a report."""
+        return replace(self, rule="")
 
     def _require_own(self, budget: Budget, rows: Sequence[Row]) -> None:
         """Raises UserError unless the rows are those of this leaderboard, each with the hash of its config.
 
-        Of a user's own rule the hash alone is looked at: whoever reads a report need not run somebody's file.
+        Of a user's own rule only what the bench decides is looked at: whoever reads a report need not run its file.
         """
+        known = self._known()
+        benches = {s.bench.name: s.bench for s in _stands(budget)}
+        seen = set()
         for row in rows:
-            if config_id(json.loads(row["config"])) != row["trial"]:
+            config = json.loads(row["config"])
+            if config_id(config) != row["trial"]:
                 raise _foreign(row, "the hash of its config is another one")
-        known = RulesStudy(only=self.only)
+            if (row["arm"], row["seed"]) in seen:
+                raise _foreign(row, "it is there twice")
+            seen.add((row["arm"], row["seed"]))
+            if "/file:" in row["arm"]:
+                bench = benches.get(split_name(row["arm"])[0])
+                due = bench.config(BASELINE, row["seed"]).to_json() if bench else {}
+                if any(config.get(k) != v for k, v in due.items() if k not in OF_THE_RULE) or not bench:
+                    raise _foreign(row, "the leaderboard asks for no such trial")
         tried = [r for r in rows if r["phase"] == "tuning"]
         _match(tried, known.tries(budget))
         _match([r for r in rows if r["phase"] == "test"], known.arms(budget, tried))
 
-    def answer(self, arms: Sequence[dict[str, Any]]) -> str:
-        def on(bench: str) -> list[dict[str, Any]]:
-            return [a for a in arms if split_name(a["arm"])[0] == bench]
 
-        def found(some: Sequence[dict[str, Any]]) -> list[str]:
-            return [split_name(a["arm"])[1] for a in some if a["finding"] == "rule"]
-
-        cell, table = on(CELL.name), on(ADD_59.name)
-        parts = []
-        if cell:
-            winners = found(cell)
-            names = f" ({', '.join(winners)})" if winners else ""
-            parts.append(f"On the crevasse cell {_share(winners, cell)} the rule{names}")
-        if table:
-            parts.append(f"on a table of sums {_share(found(table), table)} it")
-        return "; ".join(parts) + "." if parts else "Nothing was run."
-
-
-def _share(winners: Sequence[str], arms: Sequence[dict[str, Any]]) -> str:
-    """``2 of 43 rules find``"""
-    return f"{len(winners) or 'none'} of {len(arms)} rules {'find' if len(winners) > 1 else 'finds'}"
+def _headline(board: dict[str, Any]) -> str:
+    """Who finds the rule in half of the seeds or more."""
+    said = {CELL.name: "on the crevasse cell", ADD_59.name: "on a table of sums"}
+    parts = []
+    for bench in board["benches"]:
+        if bench["name"] in said:
+            winners = [e["rule"] for e in bench["entries"] if 2 * e["reached"] >= e["seeds"]]
+            names = f" ({', '.join(winners)})" if 0 < len(winners) < 9 else ""
+            parts.append(
+                f"{said[bench['name']]} {len(winners) or 'none'} of {len(bench['entries'])} rules "
+                f"{'find' if len(winners) > 1 else 'finds'} the rule{names}"
+            )
+    text = "; ".join(sorted(parts, key=lambda part: "cell" not in part)) or "neither the cell nor the sums were run"
+    return text[:1].upper() + text[1:] + "."
 
 
 def _match(rows: Sequence[Row], arms: Sequence[Arm]) -> None:

@@ -1,13 +1,17 @@
 """What rules are measured on."""
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
+
 from crevasse.config import TrialConfig
+from crevasse.errors import UserError
 from crevasse.formats import FORMATS
 from crevasse.models import MODELS
-from crevasse.rules import RULES
+from crevasse.rules import RULES, Layout
 from crevasse.rules.race import Race
 from crevasse.studies.leaderboard.costs import rows_a_step
 from crevasse.tasks import parse_task
@@ -55,7 +59,7 @@ class Bench:
         if isinstance(rule, Race):
             # Its rounds have a schedule of their own. Steps cost less and less; few races still run after so many.
             batch = min(RACE_BATCH, (self.train or RACE_BATCH + steer) - steer)
-            steps = math.ceil(2 * self.rows / 2 / batch)
+            steps = math.ceil(self.rows / batch)
             return replace(whole, rule=rule, steer=steer, batch=batch, steps=steps, schedule="constant", warmup=0.0)
         batch = min(self.batch, self.train - steer) if self.train else self.batch
         steps = math.ceil(self.rows / rows_a_step(rule, batch, min(steer, batch)) - 1e-9)
@@ -63,10 +67,18 @@ class Bench:
 
     def fits(self, setting: str) -> bool:
         """Can this rule train this model at all?"""
-        rule = RULES.parse(setting)
-        if not isinstance(rule, Race):
-            return True
-        return self.model == "bilinear"  # the others say no widths
+        try:
+            RULES.parse(setting).require_model(_layout(self.model))
+        except UserError:
+            return False
+        return True
+
+
+@functools.cache
+def _layout(model: str) -> Layout:
+    """Of such a model with a small alphabet, which is not computed with."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return Layout.of(MODELS.parse(model).build(32, 32))
 
 
 def _cell(train: int, tuned: str) -> Bench:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from crevasse.probes import LEARNED
-from crevasse.stats import holm, iqm_score, paired
+from crevasse.stats import Paired, holm, iqm_score, paired
 from crevasse.studies.base import Row
 from crevasse.studies.leaderboard.benches import Bench
 from crevasse.studies.leaderboard.picking import FOUND, first_reached, last_exact
@@ -88,13 +88,14 @@ def _entry(rule: str, rows: Sequence[Row]) -> Figures:
         "seconds_to": float(median(float(r["seconds"]) * _share(r, at) for r, at in reached)) if reached else None,
         "rows_to": float(median(_rows_read(r, at) for r, at in reached)) if reached else None,
         "passes_a_step": float(median(r["passes"] / max(r["steps"], 1) for r in rows)),
-        "rows": float(median(_rows_read(r, -1) for r in rows)),
+        "rows": float(median(r["passes"] * _batch(r) for r in rows)),
         "steps": float(median(r["steps"] for r in rows)),
         "seconds": float(median(r["seconds"] for r in rows)),
     }
 
 
 def _share(row: Row, at: int) -> float:
+    """Of all its own passes, those by a reading."""
     return float(row["curve_passes"][at]) / max(float(row["passes"]), 1e-9)
 
 
@@ -112,30 +113,28 @@ def _batch(row: Row) -> int:
 def _standing(entry: Figures) -> tuple[float, float, float]:
     """Most seeds first, then the soonest, then the best held-out."""
     held = entry["held_out"]
-    return -entry["reached"], entry["rows_to"] or math.inf, -(held["mean"] if held else 0.0)
+    soon = math.inf if entry["rows_to"] is None else entry["rows_to"]
+    return -entry["reached"], soon, -(held["mean"] if held else 0.0)
 
 
-def _remembered(entry: Figures) -> float:
-    """Where labels are random there is nothing to find: the least memory first."""
-    return entry["train"]["mean"] if entry["train"] else math.inf
+def _remembered(entry: Figures) -> tuple[bool, float]:
+    """Where labels are random there is nothing to find: the least memory first, and last who came to no end."""
+    return entry["diverged"] > 0, entry["train"]["mean"] if entry["train"] else math.inf
 
 
 def _compare(entries: Sequence[Figures], rows: dict[str, list[Row]]) -> None:
-    """Each rule with the baseline on the same seeds, by rows to `FOUND` (all of the budget where it was not found)."""
-    base = {r["seed"]: _cost(r) for r in rows.get(BASELINE, [])}
-    others = [e for e in entries if e["rule"] != BASELINE]
-    tests = []
-    for entry in others:
-        mine = {r["seed"]: _cost(r) for r in rows[entry["rule"]]}
-        seeds = sorted(mine.keys() & base.keys())
-        tests.append(paired([mine[s] for s in seeds], [base[s] for s in seeds]) if seeds else None)
-    adjusted = iter(holm([t["p"] for t in tests if t]))
+    """Each rule with the baseline on the same seeds, by the share of the budget that finding the rule took."""
     for entry in entries:
-        entry["versus"] = None
-    for entry, test in zip(others, tests, strict=True):
-        if test:
-            p = next(adjusted)
-            entry["versus"] = {**test, "adjusted": p, "word": _word(p, test["difference"])}
+        differences = [] if entry["rule"] == BASELINE else list(_pairs(rows, entry["rule"]).values())
+        entry["versus"] = paired(differences, [0.0] * len(differences)) if differences else None
+    _correct(entries)
+
+
+def _correct(compared: Sequence[Figures]) -> None:
+    """Holm's correction for the number of comparisons, and what each of them says."""
+    some = [c["versus"] for c in compared if c["versus"]]
+    for versus, p in zip(some, holm([v["p"] for v in some]), strict=True):
+        versus |= {"adjusted": p, "word": _word(p, versus["difference"])}
 
 
 def _word(adjusted: float, difference: float) -> str:
@@ -147,7 +146,30 @@ def _cost(row: Row) -> float:
     at = first_reached(row)
     if at is None or last_exact(row) < FOUND:
         return 2.0
-    return _share(row, at)
+    return _rows_read(row, at) / float(json.loads(row["config"])["rows"])
+
+
+def _pairs(of: dict[str, list[Row]], name: str) -> dict[int, float]:
+    """On a bench, by seed, how much later than the baseline a rule is."""
+    base = {r["seed"]: _cost(r) for r in of.get(BASELINE, ())}
+    return {r["seed"]: _cost(r) - base[r["seed"]] for r in of.get(name, ()) if r["seed"] in base}
+
+
+def _versus(benches: Sequence[Figures], tested: dict[str, dict[str, list[Row]]], name: str) -> Paired | None:
+    """A rule and the baseline over benches, a pair a bench and seed.
+
+    Sizes of the cell share their problems and their first weights, so that a seed's are one pair: their mean.
+    """
+    cell: dict[int, list[float]] = {}
+    alone: list[float] = []
+    for bench in benches:
+        for seed, difference in _pairs(tested[bench["name"]], name).items():
+            if bench["section"] == "cell":
+                cell.setdefault(seed, []).append(difference)
+            else:
+                alone.append(difference)
+    differences = [*(sum(d) / len(d) for d in cell.values()), *alone]
+    return paired(differences, [0.0] * len(differences)) if differences else None
 
 
 def _overall(
@@ -160,13 +182,6 @@ def _overall(
         mine = {b["name"]: e for b in benches for e in b["entries"] if e["rule"] == name}
         clean = [mine[b["name"]] for b in honest if b["name"] in mine]
         seeds = sum(e["seeds"] for e in clean)
-        pairs = [
-            (_cost(r), _cost(s))
-            for b in honest
-            for r in tested[b["name"]].get(name, ())
-            for s in tested[b["name"]].get(BASELINE, ())
-            if r["seed"] == s["seed"]
-        ]
         found.append({
             "rule": name,
             "benches": len(clean),
@@ -177,11 +192,9 @@ def _overall(
                        if b["labels"] == "random" and b["name"] in mine},
             "passes_a_step": float(median(e["passes_a_step"] for e in mine.values())),
             "slower": _slower(benches, name),
-            "versus": paired([a for a, _ in pairs], [b for _, b in pairs]) if pairs and name != BASELINE else None,
+            "versus": None if name == BASELINE else _versus(honest, tested, name),
         })  # fmt: skip
-    compared = [f for f in found if f["versus"]]
-    for f, p in zip(compared, holm([f["versus"]["p"] for f in compared]), strict=True):
-        f["versus"] |= {"adjusted": p, "word": _word(p, f["versus"]["difference"])}
+    _correct(found)
     return found
 
 
