@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 from crevasse.config import REVISION, TrialConfig, config_id
 from crevasse.errors import UserError
 from crevasse.rules import RULES
+from crevasse.spec import describe
 from crevasse.studies import STUDIES, decide, read_evidence, run_study
 from crevasse.studies import rules as study
 from crevasse.studies.leaderboard.benches import ADD_59, CELL, CURVE, DIGITS, RECURSIVE, TABLES, noisy
@@ -113,6 +114,7 @@ def test_some_benches_alone_ask_for_the_same_trials():
     tries = some.tries("full")  # on the benches on which their settings are picked
     assert {a.name.split("/")[0] for a in tries} == {"add-59", "cell-2000"}
     assert all(ids[a.name] == a.config.id for a in tries)
+    assert describe(some) == "rules:only=add-59-random+cell-1000" and STUDIES.parse(describe(some)) == some
     with pytest.raises(UserError, match="did you mean 'add-97'"):
         STUDIES.parse("rules:only=add-95").tries("full")
 
@@ -268,7 +270,8 @@ def made_up(bench, rule, seed, exact, passes=(0, 2, 4), phase="test", lockstep=0
         "phase": phase, "arm": f"{bench}/{rule}", "rule": rule, "seed": seed, "status": "done", "chance": 0.1,
         "train": 1.0, "random": exact[-1], "interpolation": None, "extrapolation": None, "ceiling_random": 1.0,
         "lockstep": lockstep, "s_max": s_max, "passes": passes[-1], "steps": 2, "seconds": 8.0, "examples": 50,
-        "config": json.dumps({"batch": 10, "rows": 10 * passes[-1]}), "curve_held_out_exact": list(exact), "curve_passes": list(passes),
+        "config": json.dumps({"batch": 10, "rows": 10 * passes[-1]}), 
+        "curve_held_out_exact": list(exact), "curve_passes": list(passes),
         "curve_samples": [5 * p for p in passes], "curve_step": list(range(len(passes))), **more,
     }  # fmt: skip
 

@@ -230,7 +230,7 @@ def describe(thing: Named) -> str:
     for field in dataclasses.fields(thing):  # type: ignore[arg-type]
         value = getattr(thing, field.name)
         leads = field.name == thing.leading
-        if not field.init or field.metadata.get("derived") or (value == field.default and not leads):
+        if not field.init or field.metadata.get("derived") or (value == field.default and not (leads and value)):
             continue
         if leads:
             changed.insert(0, str(value))
