@@ -110,8 +110,8 @@ def test_whatever_comes_there_is_a_sentence(budget, finding):
     assert ("0 of" in said) == (finding != "rule")
 
 
-def test_some_groups_alone_are_the_same_arms():
-    whole = [a for a in STUDY.arms("full") if a.group in (BASELINE, FEWER)]
-    assert STUDIES.parse("starvation:only=baseline+fewer").arms("full") == whole
+def test_some_groups_and_arms_alone_are_the_same_arms():
+    whole = [a for a in STUDY.arms("full") if a.group == BASELINE or a.name == "race-n1000"]
+    assert STUDIES.parse("starvation:only=baseline+race-n1000").arms("full") == whole
     with pytest.raises(UserError, match="did you mean 'baseline'"):
-        STUDIES.parse("starvation:only=basline")
+        STUDIES.parse("starvation:only=basline").arms("full")

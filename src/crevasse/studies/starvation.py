@@ -85,8 +85,8 @@ class StarvationStudy(Study):
     """AdamW, five ways to withhold capacity from all units, and races of narrow models, at equal passes.
 
     The first three groups may cost the same. What is raced on fewer examples or elsewhere may cost twice as much, and
-    so may AdamW beside it. With only=baseline+fewer those groups are run alone, of baseline, withheld, raced, fewer and
-    elsewhere.
+    so may AdamW beside it. With only=baseline+race-n1000 groups or arms are run alone; the groups are baseline,
+    withheld, raced, fewer and elsewhere.
     """
 
     name: ClassVar[str] = "starvation"
@@ -95,20 +95,18 @@ class StarvationStudy(Study):
         "and on how few examples does it still work?"
     )
 
-    only: str = ""  # groups, with + between; empty: all
-
-    def __post_init__(self) -> None:
-        for name in self._wanted():
-            if name not in GROUPS:
-                raise unknown("group of arms", name, GROUPS)
-
-    def _wanted(self) -> list[str]:
-        return self.only.split("+") if self.only else list(GROUPS)
+    only: str = ""  # groups or arms, with + between; empty: all
 
     def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
         arms = {"smoke": self._smoke, "minutes": self._minutes, "full": self._full}[budget]()
-        wanted = [GROUPS[name] for name in self._wanted()]
-        return [a for a in arms if a.group in wanted]
+        if not self.only:
+            return arms
+        wanted = self.only.split("+")
+        known = [*GROUPS, *(a.name for a in arms)]
+        for name in wanted:
+            if name not in known:
+                raise unknown("group or arm", name, known)
+        return [a for a in arms if a.name in wanted or a.group in [GROUPS.get(name) for name in wanted]]
 
     def _smoke(self) -> list[Arm]:
         """An eighth of the passes, and a race of a quarter of the models: does everything run?"""
