@@ -35,7 +35,7 @@ def rules() -> Figures:
 @functools.cache
 def starvation() -> Figures:
     """Of the study of starvation, as far as it has been run."""
-    return verdict("starvation-part", "starvation:only=race-n2000")
+    return verdict("starvation-part", "starvation:only=race-n2000+race-n1000")
 
 
 def bench(board: Figures, name: str) -> list[Figures]:
