@@ -12,7 +12,8 @@ from crevasse.probes import LEARNED
 from crevasse.stats import Paired, holm, iqm_score, paired
 from crevasse.studies.base import Row
 from crevasse.studies.leaderboard.benches import Bench
-from crevasse.studies.leaderboard.picking import FOUND, first_reached, last_exact
+from crevasse.studies.leaderboard.picking import found_at
+from crevasse.tasks import TESTS
 
 #: All others are compared with it.
 BASELINE = "adamw"
@@ -55,16 +56,16 @@ def make_board(benches: Sequence[Bench], rows: Sequence[Row]) -> Figures:
 
 def _entry(rule: str, rows: Sequence[Row]) -> Figures:
     """A rule on a bench."""
-    reached = [(row, at) for row in rows if (at := first_reached(row)) is not None and last_exact(row) >= FOUND]
+    reached = [(row, at) for row in rows if (at := found_at(row)) is not None]
     done = [r for r in rows if r["status"] == "done"]
 
     def at_first(column: str) -> float | None:
         return float(median(float(row[column][at]) for row, at in reached)) if reached else None
 
-    main = next((t for t in ("random", "interpolation", "extrapolation") if any(r[t] is not None for r in done)), None)
+    main = next((t for t in TESTS if any(r[t] is not None for r in done)), None)
     splits = {
         t: iqm_score([r[t] if r["status"] == "done" else 0.0 for r in rows])
-        for t in ("random", "interpolation", "extrapolation")
+        for t in TESTS
         if any(r[t] is not None for r in done)
     }
     return {
@@ -143,8 +144,8 @@ def _word(adjusted: float, difference: float) -> str:
 
 def _cost(row: Row) -> float:
     """What finding the rule cost, as a share of the budget; 2 where it was not found: later than all that were."""
-    at = first_reached(row)
-    if at is None or last_exact(row) < FOUND:
+    at = found_at(row)
+    if at is None:
         return 2.0
     return _rows_read(row, at) / float(json.loads(row["config"])["rows"])
 

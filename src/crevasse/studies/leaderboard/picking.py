@@ -29,6 +29,11 @@ def last_exact(row: Mapping[str, Any]) -> float:
     return float(values[-1]) if len(values) and row["status"] == "done" else 0.0
 
 
+def found_at(row: Mapping[str, Any]) -> int | None:
+    """The first reading so good, of a trial that was so good at its end too; None: it did not find the rule."""
+    return first_reached(row) if last_exact(row) >= FOUND else None
+
+
 def pick(tried: Sequence[Mapping[str, Any]]) -> int:
     """Which of several trials did best: fewest passes to `FOUND`, else the best validation at the end.
 
@@ -38,10 +43,10 @@ def pick(tried: Sequence[Mapping[str, Any]]) -> int:
 
     def rank(i: int) -> tuple[float, float, float, int]:
         row = tried[i]
-        end = last_exact(row)
         losses = [v for v in row["curve_held_out"] if math.isfinite(v)]
-        kept = passes_to(row) if end >= FOUND else math.inf
+        at = found_at(row)
+        kept = math.inf if at is None else float(row["curve_passes"][at])
         loss = losses[-1] if losses and row["status"] == "done" else math.inf
-        return kept, -end, loss, i
+        return kept, -last_exact(row), loss, i
 
     return min(range(len(tried)), key=rank)
