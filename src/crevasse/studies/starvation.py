@@ -141,6 +141,9 @@ class StarvationStudy(Study):
               for way, (_, strengths) in WAYS.items() for strength in strengths for lr in (0.01, 0.03)),
             *(learner(name, title, RACED, rule, seeds=5) for name, title, rule in races),
             *(_fewer(train, seeds=10) for train in (2000, 1000, 500)),
+            # Thought of after a race above gave up with rows to spare; so it is asked on seeds that none has seen.
+            learner("race-patient-n2000", "2,000 examples, races until the rows are spent", FEWER, "race:patience=100",
+                    rows=2 * ROWS, seed=200, seeds=10),
             *(there for place in PLACES for there in _elsewhere(*place)),
         ]  # fmt: skip
 
