@@ -253,7 +253,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Recursion, Oracle, np.ndarray]
 
 def test_every_task_of_the_table_has_an_oracle():
     by_name = {spec.partition(":")[0] for spec in ORACLES}
-    assert by_name | {"modular", "addition", "multiplication", "digits", "pairs"} == set(TASKS)
+    assert by_name | {"modular", "addition", "multiplication", "copy", "digits", "pairs"} == set(TASKS)
 
 
 def test_answers_agree_with_an_independent_source(case):
@@ -785,3 +785,11 @@ def test_what_is_no_problem_is_refused_with_a_reason(spec, words, said):
     assert "\n" not in message
     for part in said:
         assert part in message
+
+
+def test_copying_answers_with_the_problem_itself():
+    task = parse_task("copy:T=4,p=7")
+    x = problems("copy:T=4,p=7")
+    solution = task.solve(x)
+    assert np.array_equal(solution.answers, x) and solution.states is None
+    assert task.answer_count == len({tuple(row) for row in x.tolist()}) == 7**4

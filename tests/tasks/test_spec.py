@@ -75,6 +75,7 @@ FIELDS: dict[str, st.SearchStrategy[dict[str, object]]] = {
     "modular": with_fields(st.just({}), p=prime, op=st.sampled_from(["add", "sub", "mul", "div", "squares", "s5"])),
     "addition": three_sizes("digits beyond", 18),
     "multiplication": three_sizes("digits beyond", 9),
+    "copy": st.fixed_dictionaries({"p": st.integers(2, 10_000), "T": st.integers(1, 200)}),
     "digits": st.just({}),
 }
 

@@ -81,6 +81,7 @@ SAME: dict[str, Callable[[Task, Row], Hashable]] = {
     "modular": same_operation,
     "addition": same_factors,
     "multiplication": same_factors,
+    "copy": itself,
     "digits": itself,
 }
 

@@ -24,6 +24,7 @@ from crevasse.processes import several
 from crevasse.rules import RULES
 from crevasse.spec import Named, describe
 from crevasse.stats import Score, score
+from crevasse.studies.measures import MEASURES, Measure, read_measures, write_measures
 from crevasse.sweep import Event, run_all
 from crevasse.tasks import TESTS, parse_task
 
@@ -67,11 +68,17 @@ class Study(Named, ABC):
     def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
         """The grid, given the rows of the tries. Trials run in this order."""
 
+    def measure(self, budget: Budget, out: Path, rows: Sequence[Row]) -> list[Measure]:
+        """What is measured besides, on the trials that stand in `out` and whose rows these are, or without any."""
+        return []
+
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:
         """One sentence that a person understands, computed from the arms of the verdict; or `verdict` is defined."""
         raise NotImplementedError(f"{self.name} defines neither answer nor verdict")
 
-    def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
+    def verdict(
+        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+    ) -> dict[str, Any]:
         """What the study says in all: its answer, and whatever else its report shows. Raises UserError for evidence
         that is not of this study."""
         return {"answer": self.answer(arms)}
@@ -131,24 +138,34 @@ def run_study(
 
         def run(arms: Sequence[Arm], phase: Phase) -> list[Row]:
             owners = [(a, c) for a in arms for c in a.trials()]
+            # Two arms may ask for the same trial; it is run once.
+            first = {c.id: i for i, (_, c) in reversed(list(enumerate(owners)))}
+            once = sorted(first.values())
 
             def hand_on(event: Event) -> None:
                 if on_event is not None:
-                    on_event(*owners[event.number], event)
+                    on_event(*owners[once[event.number]], event)
 
-            records = run_all([c for _, c in owners], out, on_event=hand_on, workers=workers)
+            found = run_all([owners[i][1] for i in once], out, on_event=hand_on, workers=workers)
+            by_id = {owners[i][1].id: record for i, record in zip(once, found, strict=True)}
+            records = [by_id[c.id] for _, c in owners]
             curves = read_curves([out / "trials" / c.id for _, c in owners])
             return [{"phase": phase, **_row(a, r, c)} for (a, _), r, c in zip(owners, records, curves, strict=True)]
 
         tried = run(tries, "tuning")
         write_evidence(out / EVIDENCE, tried + run(study.arms(budget, tried), "test"))
-        verdict = decide(study, budget, read_evidence(out / EVIDENCE))
+        rows = read_evidence(out / EVIDENCE)
+        if measures := study.measure(budget, out, rows):
+            write_measures(out / MEASURES, measures)
+        verdict = decide(study, budget, rows, read_measures(out / MEASURES))
         verdict["seconds"] = round(time.perf_counter() - began, 1)
         store.write_json(out / VERDICT, verdict)
         return verdict
 
 
-def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def decide(
+    study: Study, budget: str, rows: Sequence[dict[str, Any]], measures: Sequence[Measure] = ()
+) -> dict[str, Any]:
     """The verdict that the evidence gives, arm by arm; groups and arms in the order of their first rows."""
     tested: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
@@ -158,7 +175,7 @@ def decide(study: Study, budget: str, rows: Sequence[dict[str, Any]]) -> dict[st
     return {
         "study": describe(study),
         "question": study.question,
-        **study.verdict(budget, arms, rows),
+        **study.verdict(budget, arms, rows, measures),
         "budget": budget,
         "seconds": None,
         "arms": arms,

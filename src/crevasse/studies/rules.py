@@ -28,6 +28,7 @@ from crevasse.studies.leaderboard.entrants import (
     settings,
 )
 from crevasse.studies.leaderboard.picking import pick
+from crevasse.studies.measures import Measure
 
 #: Seeds of the tries; those of the tests begin at 0.
 TRIED = 1000
@@ -99,7 +100,9 @@ class RulesStudy(Study):
                     found.append(Arm(f"{bench.name}/{rule}", rule, bench.title, config, stand.seeds))
         return found
 
-    def verdict(self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
+    def verdict(
+        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+    ) -> dict[str, Any]:
         self._require_own(cast(Budget, budget), rows)
         board = make_board([s.bench for s in self._known().stands(cast(Budget, budget))], rows)
         return {"answer": _headline(board), "board": board}

@@ -21,6 +21,7 @@ TASKS: Table[Task] = Table(
         "modular": Entry("crevasse.tasks.modular:Modular", "a∘b mod p and S5: the tables of the grokking papers"),
         "addition": Entry("crevasse.tasks.arithmetic:Addition", "a + b of decimal numbers"),
         "multiplication": Entry("crevasse.tasks.arithmetic:Multiplication", "a · b of decimal numbers"),
+        "copy": Entry("crevasse.tasks.copying:Copy", "x1 … xT once more: structure without recursion"),
         "digits": Entry("crevasse.tasks.digits:Digits", "which digit is it? 1797 handwritten ones, 8×8 pixels"),
         "pairs": Entry("crevasse.tasks.pairs:Pairs", "your own problems and answers: pairs:FILE (CSV or JSONL)"),
     },

@@ -1,0 +1,55 @@
+"""What a study measures besides its trials: a long table, one number a row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crevasse import store
+from crevasse.errors import UserError
+
+MEASURES = "measures.parquet"
+
+
+class Measure(TypedDict):
+    """One number, and what it is of."""
+
+    claim: str  # or another part of the study
+    version: int  # of what measured it
+    series: str
+    label: str
+    seed: int | None
+    x: float | None
+    value: float | None
+
+
+SCHEMA = pa.schema(
+    [("claim", pa.string()), ("version", pa.int64()), ("series", pa.string()), ("label", pa.string()),
+     ("seed", pa.int64()), ("x", pa.float64()), ("value", pa.float64())]
+)  # fmt: skip
+
+
+def write_measures(path: Path, measures: Sequence[Measure]) -> None:
+    """One Parquet file, written atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([dict(m) for m in measures], schema=SCHEMA), sink, compression="zstd")
+    store.write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def read_measures(path: Path) -> list[Measure]:
+    """The inverse of `write_measures`; nothing where there is no such file, as with studies that measure nothing.
+
+    Raises UserError for a file that is damaged or something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException):
+        raise UserError(f"{path} is damaged; run the study again (what it has already run is kept)") from None
+    if missing := set(SCHEMA.names) - set(table.column_names):
+        raise UserError(f"{path} is not what a study measured (it lacks {', '.join(sorted(missing))})")
+    rows: list[Measure] = table.select(SCHEMA.names).to_pylist()
+    return rows
