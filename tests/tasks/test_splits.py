@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_second_group_a import SAME as SECOND_GROUP_A
+from test_second_group_b import SAME as SECOND_GROUP_B
 
 from crevasse.errors import UserError
 from crevasse.tasks import BLANK, TASKS, TESTS, Problems, Solution, Splits, Task, make_splits, parse_task
@@ -78,6 +80,8 @@ SAME: dict[str, Callable[[Task, Row], Hashable]] = {
     "affine": itself,
     "quadratic": same_square,
     "words": same_word,
+    **SECOND_GROUP_A,
+    **SECOND_GROUP_B,
     "modular": same_operation,
     "addition": same_factors,
     "multiplication": same_factors,
@@ -102,7 +106,20 @@ def size_of(task: Task, row: Row) -> int:
         return row[3] if task.maps == "fixed" else (len(row) - 1) // 2
     if task.name == "quadratic":
         return row[2]
-    if task.name in ("factorial", "rising-product", "fibonacci", "sum"):
+    if task.name in ("power-mod", "pointer"):
+        return row[1]
+    if task.name in ("catalan", "primorial"):
+        return row[0]
+    if task.name == "gcd":
+        a, b = sorted(row)
+        return 1 + (size_of(task, [b % a, a]) if b % a else 0)
+    if task.name == "josephus" or (task.name == "ackermann" and task.axis == "m"):
+        return row[0]
+    if task.name == "ackermann":
+        return row[1]
+    if task.name == "brackets":
+        return len(row) // 4  # a number; then one more, an operation and two brackets each
+    if task.name in ("factorial", "rising-product", "fibonacci", "sum", "collatz", "tribonacci", "recurrence"):
         return row[-1]
     return len(row)
 
