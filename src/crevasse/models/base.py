@@ -13,6 +13,8 @@ from crevasse.tokenizer import Tokenizer
 
 #: By the name of a parameter, what each of its axes runs over (`Model.axes`).
 Axes = Mapping[str, tuple[tuple[str, int] | None, ...]]
+#: Units that can change places: how many, and where they stand, as (parameter, axis, offset of the first along it).
+Units = tuple[int, tuple[tuple[str, int, int], ...]]
 
 
 class Model(nn.Module, ABC):
@@ -50,6 +52,13 @@ class Model(nn.Module, ABC):
         An entry of a width can be left out: where all weights of the others are zero, it is zero. Empty: none can.
         """
         return {}
+
+    def units(self) -> Sequence[Units]:
+        """Sets of units of which any two can change places, all their weights with them, without changing the function.
+
+        Empty: none are known.
+        """
+        return ()
 
     def next_logits(self, tokens: Tensor, steps: Tensor, cache: Any) -> Tensor:
         """Logits after the last of the tokens, which are added to the cache. (row, token)"""

@@ -2,13 +2,14 @@
 
 import itertools
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from crevasse.models.base import Model, ModelConfig, require_width
+from crevasse.models.base import Model, ModelConfig, Units, require_width
 from crevasse.models.layers import Embedding, Head, Linear
 from crevasse.spec import require
 
@@ -53,6 +54,7 @@ class Mlp(AtOnce):
 
     def __init__(self, config: "MlpConfig", vocabulary: int, length: int, silent: int) -> None:
         super().__init__(length)
+        self.widths = config.width, config.hidden
         tables = [Embedding(vocabulary, config.width) for _ in range(length if config.embeddings == "own" else 1)]
         for table in tables:
             nn.init.normal_(table.weight, std=config.scale / config.width**0.5)
@@ -66,6 +68,23 @@ class Mlp(AtOnce):
         for layer in self.hidden:
             x = torch.relu(layer(x))
         return x
+
+    def units(self) -> Sequence[Units]:
+        # Entries of each table, which the first layer reads side by side; then the units of each hidden layer.
+        width, hidden = self.widths
+        tables: dict[int, list[int]] = {}
+        for i, table in enumerate(self.embed):
+            tables.setdefault(id(table), []).append(i)
+        found: list[Units] = [
+            (width, ((f"embed.{at[0]}.weight", 1, 0), *(("hidden.0.weight", 1, i * width) for i in at)))
+            for at in tables.values()
+        ]
+        maps = [f"hidden.{i}" for i in range(len(self.hidden))] + ["head"]
+        found += [
+            (hidden, ((f"{a}.weight", 0, 0), (f"{a}.bias", 0, 0), (f"{b}.weight", 1, 0)))
+            for a, b in itertools.pairwise(maps)
+        ]
+        return found
 
 
 @dataclass(frozen=True)

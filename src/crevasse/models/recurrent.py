@@ -1,5 +1,6 @@
 """Learners that read one token at a time and keep a state of fixed size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crevasse.models.base import Axes, Model, ModelConfig, require_width
+from crevasse.models.base import Axes, Model, ModelConfig, Units, require_width
 from crevasse.models.layers import Embedding, GatedUnit, Head, LayerNorm, Linear, LongShortTermMemory
 from crevasse.spec import require
 
@@ -51,6 +52,21 @@ class Recurrent(Model):
             for kind, axes in kinds.items()
         }
         return {"embed.weight": (None, width), **layers, "head.weight": (None, width)}
+
+    def units(self) -> Sequence[Units]:
+        # The embedding's width and that of each layer are independent. A unit moves in all gates at once.
+        width, cells = self.embed.embedding_dim, self.cells
+        read_by = [f"cell{i}.read.weight" for i in range(len(cells))] + ["head.weight"]
+        found: list[Units] = [(width, (("embed.weight", 1, 0), (read_by[0], 1, 0)))]
+        for i, cell in enumerate(cells):
+            gates = [
+                (f"cell{i}.{map_}.{kind}", 0, gate * width)
+                for map_ in ("read", "recur")
+                for kind in ("weight", "bias")
+                for gate in range(cell.gates)
+            ]
+            found.append((width, (*gates, (f"cell{i}.recur.weight", 1, 0), (read_by[i + 1], 1, 0))))
+        return found
 
     def cache(self) -> list[Any]:
         return []
@@ -132,6 +148,13 @@ class Bilinear(Model):
             "norm.bias": (width,),
             "head.weight": (None, width),
         }
+
+    def units(self) -> Sequence[Units]:
+        maps = ("by_symbol.weight", "by_state.weight")
+        ends = ("out.weight", "out.bias", "norm.weight", "norm.bias")
+        width = [*((name, 1, 0) for name in ("embed.weight", *maps, "head.weight")), *((name, 0, 0) for name in ends)]
+        products = [*((name, 0, 0) for name in maps), ("out.weight", 1, 0)]
+        return [(self.embed.embedding_dim, tuple(width)), (self.out.in_features, tuple(products))]
 
     def cache(self) -> dict[str, Any]:
         return {"state": None}

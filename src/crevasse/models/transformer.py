@@ -1,5 +1,8 @@
 """The pre-LN decoder, and the same block tied over depth."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from crevasse.models.base import Axes, Model, ModelConfig, require_width
+from crevasse.models.base import Axes, Model, ModelConfig, Units, require_width
 from crevasse.models.layers import Embedding, Head, LayerNorm, Linear
 from crevasse.models.sharing import Places, shared_beginnings
 from crevasse.spec import require
@@ -19,6 +22,19 @@ Position = Literal["learned", "rotary", "none"]
 #: The longest sequence whose attention is faster as products of small matrices, forward and backward together, and
 #: the longest, with heads of at most so many parts, for which even those are too small to be worth a matrix product.
 SHORT, TINY, THIN = 48, 8, 16
+
+#: Is a loss to be differentiated twice? The written-out ways back are made for once.
+_twice: ContextVar[bool] = ContextVar("twice", default=False)
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Within it losses can be differentiated twice (for curvature); they are the same but for the last bits."""
+    token = _twice.set(True)
+    try:
+        yield
+    finally:
+        _twice.reset(token)
 
 
 class Memory:
@@ -59,7 +75,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, offset: int) -> Tensor:
         scores = (q * k).sum(3) * q.shape[3] ** -0.5  # (row, position, head)
         out: Tensor = (scores.softmax(1)[..., None] * v).sum(1).flatten(1)[:, None]
         return out
-    if keys <= SHORT and torch.is_grad_enabled():
+    if keys <= SHORT and torch.is_grad_enabled() and not _twice.get():
         form = _Entrywise if keys <= TINY and q.shape[3] <= THIN else _Products
         mixed: Tensor = form.apply(q, k, v, offset)  # type: ignore[no-untyped-call]
         return mixed
@@ -213,6 +229,27 @@ class _Decoder(Model):
         }  # fmt: skip
         ends = {name: ".".join(name.split(".")[-2:]) for name, _ in self.named_parameters()}
         return {name: kinds[end] for name, end in ends.items() if end in kinds}
+
+    def units(self) -> Sequence[Units]:
+        # The width of the residual stream, and the hidden units of each block. Heads, and what is within a head, could
+        # change places too; that is left out.
+        blocks = {name: m for name, m in self.named_modules() if isinstance(m, Block)}
+        reads = [f"{block}.{map_}.weight" for block in blocks for map_ in ("qkv", "up")]
+        writes = [
+            f"{block}.{map_}.{kind}" for block in blocks for map_ in ("out", "down") for kind in ("weight", "bias")
+        ]
+        norms = ["norm", *(f"{block}.{norm}" for block in blocks for norm in ("norm1", "norm2"))]
+        ends = ["embed.weight", "head.weight", *(["place.weight"] if self.place is not None else [])]
+        stream = [
+            *((name, 1, 0) for name in (*ends, *reads)),
+            *((name, 0, 0) for name in writes),
+            *((f"{norm}.{kind}", 0, 0) for norm in norms for kind in ("weight", "bias")),
+        ]
+        hidden = [
+            (m.up.out_features, ((f"{b}.up.weight", 0, 0), (f"{b}.up.bias", 0, 0), (f"{b}.down.weight", 1, 0)))
+            for b, m in blocks.items()
+        ]
+        return [(self.embed.embedding_dim, tuple(stream)), *hidden]
 
     def read(self, tokens: Tensor, start: int) -> tuple[Tensor, Places, Places]:
         """tokens (row, position) -> embeddings (node, width), where they stand, and where the states will.
