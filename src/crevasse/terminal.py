@@ -155,8 +155,11 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     console.print(f"\n[bold]{escape(verdict['answer'])}[/bold]\n", highlight=False)
     wide = console.width >= 140 or not console.is_terminal
     shown = _score if wide else _mean  # a narrow window has no room for intervals
-    table = _board(verdict["board"], shown) if "board" in verdict else _arms(verdict["arms"], shown)
-    (Console(width=160) if wide else console).print(table, highlight=False)
+    if "claims" in verdict:
+        console.print(_claims(verdict["claims"]), highlight=False)
+    else:
+        table = _board(verdict["board"], shown) if "board" in verdict else _arms(verdict["arms"], shown)
+        (Console(width=160) if wide else console).print(table, highlight=False)
     notes: dict[str, list[str]] = {}
     for a in verdict["arms"]:
         for n in a["notes"]:
@@ -166,6 +169,18 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     if verdict["budget"] == "smoke":
         console.print("This was the smoke budget: fewer arms, one seed; `--budget minutes` is the real thing.")
     console.print(f"\n{verdict['seconds']} s · report: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _claims(claims: list[dict[str, Any]]) -> RichTable:
+    """A line a claim, and the figures that decide it."""
+    colours = {"supported": "green", "half right": "yellow", "refuted": "red", "undecided": "dim"}
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("claim", "", "verdict", "because"):
+        table.add_column(head, no_wrap=head in ("claim", "verdict"), overflow="fold")
+    for c in claims:
+        word = f"[{colours[c['decision']]}]{c['decision']}[/]"
+        table.add_row(c["claim"], escape(c["title"]), word, escape(c["key"]))
+    return table
 
 
 def _arms(arms: list[dict[str, Any]], shown: Callable[[Any], str]) -> RichTable:

@@ -1,10 +1,11 @@
 """Evidence and verdict of a study -> one HTML file that opens from disk, without a network, for good.
 
-The file holds everything: plotly, pictures as JSON, style and script. It is written from ``evidence.parquet`` and
-``verdict.json`` alone, so it can be built again wherever those two are, without the trials.
+The file holds everything: plotly, pictures as JSON, style and script. It is written from ``evidence.parquet``,
+``verdict.json`` and, where a study measures more, ``measures.parquet`` alone, so it can be built again wherever those
+are, without the trials.
 
 Models write the sample outputs and users write task files, so all text is foreign: `page` keeps it text. A verdict with
-a board is that of the leaderboard, which has a page of its own.
+a board is that of the leaderboard, one with claims that of the claims; they have pages of their own.
 """
 
 import hashlib
@@ -16,10 +17,11 @@ from typing import Any
 from crevasse import store
 from crevasse.errors import UserError
 from crevasse.probes import LEARNED
-from crevasse.report import figures, leaderboard, page
+from crevasse.report import claims, figures, leaderboard, page
 from crevasse.report.figures import Row, number
 from crevasse.report.page import parsed
 from crevasse.studies import EVIDENCE, REPORT, VERDICT, read_evidence
+from crevasse.studies.measures import MEASURES, read_measures
 
 __all__ = ["build_report"]
 
@@ -35,16 +37,21 @@ WORDS = {
 
 
 def build_report(folder: Path) -> Path:
-    """Write index.html beside the evidence and verdict in a study's folder. -> its path.
+    """Write index.html beside evidence, measures and verdict in a study's folder. -> its path.
 
-    Raises UserError where either file is missing or damaged, where they do not belong together, and where the
+    Raises UserError where a file is missing or damaged, where they do not belong together, and where the
     folder cannot be written to.
     """
     rows = read_evidence(folder / EVIDENCE)
     verdict = _read_verdict(folder / VERDICT)
     tested = [r for r in rows if r["phase"] == "test"]
     _match(verdict, tested, folder)
-    text = leaderboard.render(verdict, rows) if "board" in verdict else _render(verdict, tested)
+    if "claims" in verdict:
+        text = claims.render(verdict, rows, read_measures(folder / MEASURES))
+    elif "board" in verdict:
+        text = leaderboard.render(verdict, rows)
+    else:
+        text = _render(verdict, tested)
     # A lone surrogate can come out of somebody's JSON; it must not stop the report.
     store.write_atomically(folder / REPORT, text.encode("utf-8", "replace"))
     return folder / REPORT

@@ -10,6 +10,10 @@ STUDIES: Table[Study] = Table(
             "crevasse.studies.rules:RulesStudy",
             "which update rule finds the rule: the leaderboard (rules:my_rule.py adds yours)",
         ),
+        "claims": Entry(
+            "crevasse.studies.claims.study:ClaimsStudy",
+            "which sentences of the thesis stand: each an experiment with a verdict (claims:only=C3+C6)",
+        ),
         "factorial": Entry(
             "crevasse.studies.factorial:FactorialStudy",
             "which learners find the rule of n! and of products, and which memorise the answers",

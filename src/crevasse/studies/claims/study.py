@@ -1,0 +1,130 @@
+"""The claims of the thesis, each decided by an experiment that could have gone otherwise."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crevasse.config import config_id
+from crevasse.errors import UserError, unknown
+from crevasse.studies.base import Arm, Budget, Row, Study
+from crevasse.studies.claims.base import DECISIONS, Claim, Evidence
+from crevasse.studies.claims.blame import Blame
+from crevasse.studies.claims.chain_of_thought import ChainOfThought
+from crevasse.studies.claims.closed_forms import Binet, Stirling
+from crevasse.studies.claims.depth import Depth
+from crevasse.studies.claims.explosion import Explosion
+from crevasse.studies.claims.few_examples import FewExamples
+from crevasse.studies.claims.irreducible import Irreducible
+from crevasse.studies.claims.sharpness import Sharpness
+from crevasse.studies.claims.step_ratio import StepRatio
+from crevasse.studies.claims.structure import Structure
+from crevasse.studies.measures import Measure, read_measures, write_measures
+
+#: In the order of the report. A claim joins with a file and a line here.
+CLAIMS: tuple[Claim, ...] = (
+    Structure(), Irreducible(), Depth(), FewExamples(), ChainOfThought(), Sharpness(), Explosion(), StepRatio(),
+    Stirling(), Binet(), Blame(),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClaimsStudy(Study):
+    """What the thesis says, sentence by sentence. With only=C3+C6 some claims are decided alone."""
+
+    name: ClassVar[str] = "claims"
+    question: ClassVar[str] = "Which sentences of the thesis stand, once each is made an experiment?"
+
+    only: str = ""  # claims, with + between; empty: all
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Raises UserError for one that there is not."""
+        known = {c.number: c for c in CLAIMS}
+        wanted = [w.upper() for w in self.only.split("+")] if self.only else list(known)
+        for number in wanted:
+            if number not in known:
+                raise unknown("claim", number, known)
+        return [c for c in CLAIMS if c.number in wanted]
+
+    def arms(self, budget: Budget, tried: Sequence[Row] = ()) -> list[Arm]:
+        return [a for claim in self.claims for a in claim.arms(budget)]
+
+    def measure(self, budget: Budget, out: Path, rows: Sequence[Row]) -> list[Measure]:
+        """Kept claim by claim beside the trials, so that what was measured is not measured again."""
+        found: list[Measure] = []
+        for claim in self.claims:
+            own = _own(claim, rows)
+            told = json.dumps([claim.number, claim.version, budget, sorted(r["trial"] for r in own)])
+            kept = out / "measured" / f"{claim.number}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.parquet"
+            if kept.exists():
+                found += read_measures(kept)
+                continue
+            measures = claim.measure(budget, out / "trials", own)
+            kept.parent.mkdir(exist_ok=True)
+            write_measures(kept, measures)
+            found += measures
+        return found
+
+    def verdict(
+        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+    ) -> dict[str, Any]:
+        self._require_own(budget, rows, measures)
+        rulings = []
+        for claim in self.claims:
+            mine = [m for m in measures if m["claim"] == claim.number]
+            ruling = claim.decide(Evidence(_own(claim, rows), mine, rows))
+            rulings.append({
+                "claim": claim.number, "title": claim.title, "quote": claim.quote, "hypothesis": claim.hypothesis,
+                "experiment": claim.experiment, "rule": claim.rule, "change": claim.change,
+                "decision": ruling.decision, "key": ruling.key, "effects": ruling.effects,
+                "pictures": ruling.pictures, "arms": [a["arm"] for a in arms if _number(a["arm"]) == claim.number],
+            })  # fmt: skip
+        return {"answer": _headline(rulings), "claims": rulings}
+
+    def _require_own(self, budget: str, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
+        """Raises UserError unless these are the trials that this version asks for, and its measures."""
+        due = {(a.name, c.seed): c.id for a in self.arms(budget) for c in a.trials()}  # type: ignore[arg-type]
+        again = "run the study again (what it has already run is kept)"
+        for row in rows:
+            if (
+                config_id(json.loads(row["config"])) != row["trial"]
+                or due.pop((row["arm"], row["seed"]), "") != row["trial"]
+            ):
+                raise UserError(
+                    f"the evidence is not that of these claims: {row['arm']}, seed {row['seed']} ({row['trial']}) is "
+                    f"not asked for by this version; {again}"
+                )
+        if due:
+            (arm, seed), *_ = due
+            raise UserError(f"the evidence lacks {len(due)} trials (first {arm}, seed {seed}); {again}")
+        versions = {c.number: c.version for c in self.claims}
+        for m in measures:
+            if m["claim"] not in versions:
+                raise UserError(f"something was measured for {m['claim']}, which is none of these claims; {again}")
+            if m["version"] != versions[m["claim"]]:
+                raise UserError(
+                    f"{m['claim']} was measured by another version ({m['version']}, now "
+                    f"{versions[m['claim']]}); {again}"
+                )
+
+
+def _number(arm: str) -> str:
+    """Of the claim that an arm belongs to."""
+    return arm.partition("/")[0]
+
+
+def _own(claim: Claim, rows: Sequence[Row]) -> list[Row]:
+    return [r for r in rows if _number(r["arm"]) == claim.number]
+
+
+def _headline(rulings: Sequence[dict[str, Any]]) -> str:
+    """``Of 11 claims 2 are supported (C4, C5), …``"""
+    parts = []
+    for decision in DECISIONS:
+        which = [r["claim"] for r in rulings if r["decision"] == decision]
+        if which:
+            parts.append(f"{len(which)} {'is' if len(which) == 1 else 'are'} {decision} ({', '.join(which)})")
+    return f"Of {len(rulings)} claims " + ", ".join(parts) + "."
