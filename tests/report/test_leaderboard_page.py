@@ -296,9 +296,9 @@ def test_the_data_curve_has_the_rules_with_two_sizes_and_their_intervals() -> No
 
 
 def test_labels_stay_inside_their_picture() -> None:
-    placed = board_figures._apart([1, 1, 1, 0], 0.1, 0, 1)
+    placed = board_figures.apart([1, 1, 1, 0], 0.1, 0, 1)
     assert sorted(placed) == pytest.approx([0, 0.8, 0.9, 1])
-    assert board_figures._apart([0, 0], 0.1, 0, 1) == pytest.approx([0, 0.1])
+    assert board_figures.apart([0, 0], 0.1, 0, 1) == pytest.approx([0, 0.1])
 
 
 def test_the_page_opens_draws_both_pictures_and_switches_benches(browser: Browser, page_file: Path) -> None:

@@ -83,7 +83,7 @@ def paths(bench: dict[str, Any], rows: Mapping[str, Sequence[Row]]) -> Figure:
     far, near = [e for e in ends if e[1] >= 0.7], [e for e in ends if e[1] < 0.7]
     layout = plane(cut, _margin([e[0] for e in far]))
     for some, more in ((far, {"x": 1, "xref": "paper", "xshift": 5}), (near, {"xshift": 8, "bgcolor": rgb("paper")})):
-        places = _apart([h for _, _, h, _ in some], _GAP_H, H_FLOOR, H_TOP)
+        places = apart([h for _, _, h, _ in some], _GAP_H, H_FLOOR, H_TOP)
         for (name, s, _, role), y in zip(some, places, strict=True):
             layout["annotations"].append(label(safe(name), s, y, role, xanchor="left") | more)
     return {"data": traces, "layout": layout}
@@ -119,7 +119,7 @@ def data_curve(benches: Sequence[dict[str, Any]]) -> Figure | None:
         })  # fmt: skip
     ends = [(short(rule), points[-1][1]["mean"], roles[rule]) for rule, points in lines.items()]
     ends.append(("chance", chance, "soft"))
-    places = _apart([y for _, y, _ in ends], _GAP_EXACT, 0, 1)
+    places = apart([y for _, y, _ in ends], _GAP_EXACT, 0, 1)
     layout = frame(
         {"l": 52, "r": _margin([e[0] for e in ends]), "t": 8, "b": 46},
         xaxis=axis("N: training problems", type="log", tickvals=sizes, ticktext=[f"{n:,}" for n in sizes],
@@ -139,7 +139,7 @@ def _margin(names: Sequence[str]) -> int:
     return 16 + round(7.4 * max(map(len, names), default=0))
 
 
-def _apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Labels moved apart as `spread` does it, and none out of the picture."""
     found = spread(places, gap)
     order = sorted(range(len(found)), key=lambda i: found[i])

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from crevasse.report.board_figures import _apart
+from crevasse.report.board_figures import apart
 from crevasse.report.figures import COLOURS, Figure, axis, frame, label, number, plain, rgb, safe
 from crevasse.studies.claims.base import Picture, Series, share
 
@@ -69,7 +69,7 @@ def _lines(picture: Picture) -> Figure:
             ends.append((_wrapped(s["name"], _END), math.log10(last) if log_y else last, role))
     gap = _LINE * max((len(lines) for lines, _, _ in ends), default=1)
     inner = max(270, round(1.15 * gap * len(ends)))
-    places = _apart([y for _, y, _ in ends], gap / inner * (y_range[1] - y_range[0]), *y_range)
+    places = apart([y for _, y, _ in ends], gap / inner * (y_range[1] - y_range[0]), *y_range)
     margin = {"l": 62, "r": _width([lines for lines, _, _ in ends]) if ends else 14, "t": 10, "b": 52}
     layout = frame(
         margin,

@@ -11,8 +11,8 @@ from crevasse.errors import UserError
 from crevasse.report import claim_figures, figures, page
 from crevasse.report.figures import Row, number
 from crevasse.studies import STUDIES, VERDICT, decide
-from crevasse.studies.claims.base import DECISIONS, Claim, Picture
-from crevasse.studies.measures import MEASURES, Measure
+from crevasse.studies.claims.base import DECISIONS, Picture
+from crevasse.studies.measures import Measure
 from crevasse.tasks import TESTS
 
 #: Decision -> the role that colours it.
@@ -57,16 +57,8 @@ def _decided(verdict: dict[str, Any], rows: Sequence[Row], measures: Sequence[Me
     for row in rows:
         page.parsed(row, "config", dict)
     study = STUDIES.parse(verdict["study"])
-    claims: list[Claim] = getattr(study, "claims", [])
-    if not claims:
+    if not hasattr(study, "claims"):
         raise UserError(f"{VERDICT} has claims and is of a study that makes none ({verdict['study']})")
-    there = {m["claim"] for m in measures}
-    lacking = [c.number for c in claims if type(c).measure is not Claim.measure and c.number not in there]
-    if lacking:
-        raise UserError(
-            f"{MEASURES} is missing or lacks what was measured for {', '.join(lacking)}; run the study again "
-            "(what it has already run is kept)"
-        )
     return decide(study, verdict["budget"], rows, measures) | {"seconds": verdict.get("seconds")}
 
 

@@ -55,7 +55,7 @@ class Blame(Claim):
     )
     change: ClassVar[str] = (
         "Other rules: this design has those that train at full width. A procedure that races narrow models finds the "
-        "rule where they do not (`crevasse study rules`), and would count for the update rule."
+        "rule where they do not (crevasse study rules), and would count for the update rule."
     )
 
     def _levels(self, budget: Budget) -> tuple[tuple[Any, ...], ...]:

@@ -89,7 +89,7 @@ class Stirling(Claim):
             key,
             [effect("share of n with seven right figures, three terms", 1 - len(missed) / len(right))],
             [{
-                "kind": "lines", "x": "n", "y": "first n for which seven figures are right, as a share", "log_x": True,
+                "kind": "lines", "x": "n", "y": "share of n with seven right figures", "log_x": True,
                 "caption": "Share of all n up to this one whose seven figures are right, by terms of the series",
                 "series": [
                     {"name": label, "x": [m["x"] for m in some], "y": _running(some)}

@@ -28,7 +28,7 @@ EPSILONS = (1e-4, 1e-3, 1e-2, 1e-1)
 SMALL = 1e-3
 DRAWS = 10
 #: The cell of the network that holds the program for residues, and lengths of its words.
-CELL, LENGTHS = "iterated-product:p=13,T={},beyond={}", (2, 6, 16, 64, 256)
+CELL, LENGTHS = "iterated-product:p=13,T={},beyond={}", (2, 6, 16, 64, 199)
 #: Perturbed answers of which still so many are right.
 HELD = 0.99
 #: A growth that is more than in proportion.
@@ -53,7 +53,7 @@ class Explosion(Claim):
     experiment: ClassVar[str] = (
         "n! by a cell that counts down and multiplies in numbers: its decrement, its factor or all its weights changed "
         "by ε, for n = 2 … 22; and the crevasse cell with weights set by formula for products modulo 13, all changed "
-        "at random by a share ε of each row, on words of up to 256 numbers."
+        "at random by a share ε of each row, on words of up to 199 numbers."
     )
     rule: ClassVar[str] = (
         "Growth is the slope of the logarithm of the relative error over log n at ε = .001, 1 being in proportion. "

@@ -32,7 +32,7 @@ class FewExamples(Claim):
         "In a case it memorises if training is .9 or more and held-out within .05 of the best of the three "
         "non-learners. Supported if in all cases, refuted if in none, else half right."
     )
-    change: ClassVar[str] = "A pretrained model, which has seen factorials before (`crevasse study llm-factorial`)."
+    change: ClassVar[str] = "A pretrained model, which has seen factorials before (crevasse study llm-factorial)."
 
     def arms(self, budget: Budget) -> list[Arm]:
         seeds, longer = {"smoke": (1, 1), "minutes": (3, 1), "full": (5, 3)}[budget]

@@ -100,6 +100,10 @@ class ClaimsStudy(Study):
         if due:
             (arm, seed), *_ = due
             raise UserError(f"the evidence lacks {len(due)} trials (first {arm}, seed {seed}); {again}")
+        there = {m["claim"] for m in measures}
+        lacking = [c.number for c in self.claims if type(c).measure is not Claim.measure and c.number not in there]
+        if lacking:
+            raise UserError(f"nothing is there of what was measured for {', '.join(lacking)}; {again}")
         versions = {c.number: c.version for c in self.claims}
         for m in measures:
             if m["claim"] not in versions:
