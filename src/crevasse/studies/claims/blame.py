@@ -31,6 +31,8 @@ FACTORS = ("update rule", "architecture", "format", "data")
 RESAMPLES = 1000
 #: Of held-out answers, what one combination at least has to get right for there to be anything to explain.
 HALF = 0.5
+#: A share of the variance that is worth naming.
+PART = 0.1
 
 
 class Blame(Claim):
@@ -48,10 +50,10 @@ class Blame(Claim):
         "held-out score split into main effects and interactions (a balanced analysis of variance)."
     )
     rule: ClassVar[str] = (
-        "By the share of the variance that a factor takes part in, alone or in interactions: supported if the update "
-        "rule's is the largest and its interval lies above those of the others, refuted if it is the smallest and its "
-        "interval lies below one other's, else half right; undecided if no "
-        "combination answers half of the held-out problems."
+        "By the share of the variance that a factor takes part in, alone or in interactions: supported if the interval "
+        "of the update rule's share lies above those of the others; if one other's lies above it, half right where the "
+        "rule takes part in a tenth or more, else refuted; undecided if no interval lies apart, or if no combination "
+        "answers half of the held-out problems."
     )
     change: ClassVar[str] = (
         "Other rules: this design has those that train at full width. A procedure that races narrow models finds the "
@@ -93,11 +95,11 @@ class Blame(Claim):
         ]  # fmt: skip
         order = sorted(totals, key=lambda i: -totals[i])
         others = [i for i in totals if i != 0]
-        decision: Decision = "half right"
-        if order[0] == 0 and all(low[0] > high[i] for i in others):
+        decision: Decision = "undecided"
+        if all(low[0] > high[i] for i in others):
             decision = "supported"
-        elif order[-1] == 0 and any(high[0] < low[i] for i in others):
-            decision = "refuted"
+        elif any(low[i] > high[0] for i in others):
+            decision = "half right" if totals[0] >= PART else "refuted"
         key = "share of the variance each takes part in: " + ", ".join(
             f"{FACTORS[i]} {share(totals[i])} [{share(float(low[i]))}–{share(float(high[i]))}]" for i in order
         )
