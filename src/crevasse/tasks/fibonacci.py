@@ -27,7 +27,7 @@ class Fibonacci(Recursion):
     facts: ClassVar[Facts] = Facts(
         recursive=True,
         closed_form="Binet's formula; a matrix power",
-        depth="TC0 (iterated product of 2×2 matrices: Hesse, Allender, Barrington 2002)",
+        depth="TC0 (powers of one matrix: Mereghetti, Palano 2000)",
         control="affine",
     )
     operator: ClassVar[str] = "+"

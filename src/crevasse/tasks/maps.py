@@ -26,7 +26,7 @@ class Affine(Recursion):
     facts: ClassVar[Facts] = Facts(
         recursive=True,
         closed_form="one map: aⁿx + b(aⁿ − 1)/(a − 1), for a = 1 x + nb; fresh maps: none",
-        depth="TC0 (iterated product of 2×2 matrices: Hesse, Allender, Barrington 2002)",
+        depth="TC0 (the maps mod p form a solvable monoid: Barrington, Thérien 1988)",
         control="quadratic",
     )
     operator: ClassVar[str] = "@"
