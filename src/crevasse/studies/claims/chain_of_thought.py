@@ -54,7 +54,8 @@ class ChainOfThought(Claim):
         other = [words for name, words in names if name not in SPELT and evidence.found(name)]
         decision: Decision = "refuted" if not spelt else "half right" if other else "supported"
         key = (
-            f"found by {listed(spelt) or 'nobody who writes steps'}; without steps by {listed(other) or 'nobody'}; "
+            f"with steps, the rule is found by {len(spelt)} of {len(SPELT)} ({listed(spelt) or 'none'}); without, by "
+            f"{len(other)} of {len(WAYS) - len(SPELT)} ({listed(other) or 'none'}); "
             f"answer only: {share(evidence.mean('direct'))}"
         )
         return Ruling(

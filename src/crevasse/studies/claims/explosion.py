@@ -33,6 +33,8 @@ CELL, LENGTHS = "iterated-product:p=13,T={},beyond={}", (2, 6, 16, 64, 199)
 HELD = 0.99
 #: A growth that is more than in proportion.
 FASTER = 1.1
+#: A slope so steep that no power of n describes it.
+NO_POWER = 20
 #: Errors beyond this count as this: floating point ends a little later.
 CAP = 1e300
 
@@ -114,7 +116,7 @@ class Explosion(Claim):
         longest = max(round(m["x"] or 0) for m in network)
         key = (
             "in numbers the error grows as n to the power of "
-            + ", ".join(f"{g:.1f} ({k})" for k, g in growth.items())
+            + ", ".join(f"{f'{g:.1f}' if g < NO_POWER else 'more than any number'} ({k})" for k, g in growth.items())
             + "; the network's answers stay right on words of up to "
             + (f"{longest} numbers with all weights changed by up to {max(held):.0%}" if held else "no length")
         )
