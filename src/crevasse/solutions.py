@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 from crevasse.config import TrialConfig
 from crevasse.documents import Data
 from crevasse.errors import UserError
-from crevasse.formats.script import MARKS
+from crevasse.formats.script import FILLER, MARKS
 from crevasse.judgement import judge
 from crevasse.models import Model
 from crevasse.models.constructed.addition import set_addition
@@ -29,6 +29,7 @@ from crevasse.models.transformer import Looped, Transformer, TransformerConfig
 from crevasse.seeds import seed_for
 from crevasse.tasks import Task
 from crevasse.tasks.counters import Cycle, Parity
+from crevasse.tasks.factorial import FactorialMod
 from crevasse.tasks.groups import Words, multiplication_table
 from crevasse.tasks.maps import Affine
 from crevasse.tasks.modular import Modular
@@ -94,7 +95,7 @@ def _built(config: TrialConfig, data: Data) -> Model:
             set_doubling(model, monoid.table, monoid.tokens, monoid.elements, monoid.answers)
     elif isinstance(model, Bilinear | Recurrent | Looped):
         write = set_bilinear if isinstance(model, Bilinear) else set_looped if isinstance(model, Looped) else set_gru
-        write(model, _affine(task) if isinstance(task, Affine) else _monoid(task).automaton())  # type: ignore[arg-type]
+        write(model, _automaton(task, config.format.name == "filler"))  # type: ignore[arg-type]
     else:
         raise _unknown(config.model.name, task.name)
     return model
@@ -117,11 +118,20 @@ def _monoid(task: Task) -> _Monoid:
     raise _unknown("a sequence model", task.name)
 
 
+def _automaton(task: Task, fillers: bool) -> Automaton:
+    """Raises UserError for a task that is none, and where its steps find no room."""
+    if isinstance(task, FactorialMod):
+        if not fillers:
+            raise UserError("factorial-mod is counted down on empty tokens: the construction needs the format filler")
+        return _factorial(task)
+    return _affine(task) if isinstance(task, Affine) else _monoid(task).automaton()
+
+
 def _unknown(model: str, task: str) -> UserError:
     return UserError(
         f"no weights are known by formula for {model} on {task} (there are for bilinear, gru, looped and transformer "
-        "on iterated-product, words, parity and cycle, for the first three on affine with fresh maps, and for mlp on "
-        "modular addition)"
+        "on iterated-product, words, parity and cycle, for the first three on affine with fresh maps and on "
+        "factorial-mod, and for mlp on modular addition)"
     )
 
 
@@ -135,3 +145,18 @@ def _affine(task: Affine) -> Automaton:
         return ((value + v) % task.p, False) if b_next else (value * v % task.p, True)
 
     return explore([(v, False) for v in range(task.p)], step, range(FIRST, FIRST + task.p), lambda s: s[0] + FIRST)
+
+
+def _factorial(task: FactorialMod) -> Automaton:
+    """State: n alone, then p, a counter and the product; an empty token is a step."""
+    primes, size = set(task.p), task.symbols
+
+    def step(state: tuple[int, ...], symbol: int) -> tuple[int, ...]:
+        if len(state) == 1:
+            (n,) = state
+            return (symbol, n - 1, n) if symbol in primes and n < symbol else state
+        p, count, product = state
+        return (p, count - 1, product * count % p) if symbol == size and count > 0 else state
+
+    first: list[tuple[int, ...]] = [(v,) for v in range(size)] + [(0,)]
+    return explore(first, step, [*range(FIRST, FIRST + size), FILLER], lambda state: state[-1] + FIRST)

@@ -70,8 +70,8 @@ def factorial_mod(primes):
 
 
 CASES = {
-    "parity:T=1-10,beyond=11-20": counter(2, [0, 1]),
-    "cycle:T=1-10,beyond=11-20": counter(5, [1, 4]),
+    "parity:T=1-10,beyond=20": counter(2, [0, 1]),
+    "cycle:T=1-8,beyond=20": counter(5, [1, 4]),
     "iterated-product:p=7,T=1-4,beyond=20": product(7),
     "iterated-product:p=13,T=1-3,beyond=6+8": product(13),
     "words:group=S3,T=1-4,gap=,beyond=20": monoid(multiplication_table("S3")),
@@ -118,14 +118,14 @@ def test_an_automaton_answers_everything(task, name):
     assert found["splits"] and set(found["splits"].values()) == {1.0}, found["splits"]
 
 
-@pytest.mark.parametrize("form", ["filler", "filler:tokens=40"])
+@pytest.mark.parametrize("form", ["filler", "filler:tokens=25"])
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_factorial_modulo_p_is_counted_down_on_fillers(name, form):
     primes = (5, 7) if name == "looped" else (5, 7, 11, 13)
     automaton, (write, text) = factorial_mod(primes), WRITERS[name]
     last = max(primes) - 1
     task = f"factorial-mod:n=1-{last - 1},p={'+'.join(map(str, primes))},gap=,beyond={last}"
-    spec = text(automaton) + (",loops=41" if name == "looped" else "")
+    spec = text(automaton) + (",loops=26" if name == "looped" else "")
     config, made, network = built(task, form, spec, write, automaton)
     whole = config.task.every(config.task.sizes)
     assert len(whole) == sum(p - 1 for p in primes)
@@ -162,12 +162,10 @@ def test_errors_do_not_grow_along_a_word(name, length, rows):
 def test_random_words_of_s5():
     automaton = monoid(multiplication_table("S5"))
     assert bilinear_size(automaton) == (120, 120**2)
-    config, made, network = built(
+    _, made, network = built(
         "words:group=S5,T=1-2,gap=,beyond=20", "direct", WRITERS["bilinear"][1](automaton), set_bilinear, automaton
     )
-    assert set(judge(config, made, network)["splits"].values()) == {1.0}
-    x = np.random.default_rng(5).integers(0, 120, (4, 200))
-    assert right(made, network, x) == 1
+    assert right(made, network, np.random.default_rng(5).integers(0, 120, (8, 256))) == 1
 
 
 def test_a_loop_is_a_step():
