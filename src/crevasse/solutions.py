@@ -158,5 +158,5 @@ def _factorial(task: FactorialMod) -> Automaton:
         p, count, product = state
         return (p, count - 1, product * count % p) if symbol == size and count > 0 else state
 
-    first: list[tuple[int, ...]] = [(v,) for v in range(size)] + [(0,)]
+    first: list[tuple[int, ...]] = [(v,) for v in (*range(size), 0)]
     return explore(first, step, [*range(FIRST, FIRST + size), FILLER], lambda state: state[-1] + FIRST)
