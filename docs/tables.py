@@ -28,8 +28,8 @@ def verdict(name: str, study: str, budget: str = "full") -> Figures:
 
 @functools.cache
 def rules() -> Figures:
-    """Of the leaderboard, as far as it has been run."""
-    return verdict("rules-part", "rules:only=add-59+cell-2000+add-59-random+cell-1000")
+    """Of the leaderboard."""
+    return verdict("rules-full", "rules")
 
 
 @functools.cache
@@ -132,6 +132,79 @@ def raced() -> list[tuple[int, int, int, int]]:
     return found
 
 
+SIZES = (500, 1000, 2000, 5000, 20_000, 50_000)
+
+
+def entry(name: str, rule: str) -> Figures | None:
+    """A rule on a bench; None where it did not run."""
+    return next((e for e in bench(rules()["board"], name) if e["rule"] == rule), None)
+
+
+def _curve() -> str:
+    named = [e["rule"] for e in bench(rules()["board"], "cell-500")]
+    rows = []
+    for rule in named:
+        found = [entry(f"cell-{n}", rule) for n in SIZES]
+        rows.append(
+            [f"`{rule}`", *(f"{score(e['held_out'])}, {e['reached']} of {e['seeds']}" if e else "–" for e in found)]
+        )
+    return table(["rule", *(f"N = {n:,}" for n in SIZES)], rows)
+
+
+def steps(name: str, e: Figures) -> str:
+    """Steps and passes to 95% on a bench, where it was found in a seed."""
+    if not e["reached"]:
+        return "–"
+    batch = next(b["batch"] for b in rules()["board"]["benches"] if b["name"] == name)
+    return f"{e['steps_to']:.0f} ({e['rows_to'] / 2 / batch:.0f})"
+
+
+def _transformer() -> str:
+    return table(
+        ["table", "rule", "seeds that found it", "steps (passes) to 95%", "held-out", "lockstep"],
+        [
+            [
+                name,
+                f"`{e['rule']}`",
+                f"{e['reached']} of {e['seeds']}",
+                steps(name, e),
+                score(e["held_out"]),
+                in_step(e),
+            ]
+            for name in ("add-97", "S5", "div-97", "mul-97")
+            for e in bench(rules()["board"], name)
+        ],
+    )
+
+
+def _lengths() -> str:
+    return table(
+        ["rule", "held-out", "a length between", "longer", "lockstep"],
+        [
+            [
+                f"`{e['rule']}`",
+                *(score(e["splits"].get(s)) for s in ("random", "interpolation", "extrapolation")),
+                in_step(e),
+            ]
+            for e in bench(rules()["board"], "product-lengths")
+        ],
+    )
+
+
+def _wrong() -> str:
+    names = ("digits-noisy-25", "digits-noisy-50", "digits-random")
+    named = [e["rule"] for e in bench(rules()["board"], "digits-noisy-50")]
+    rows = []
+    for rule in named:
+        found = [entry(name, rule) for name in names]
+        rows.append([
+            f"`{rule}`",
+            *(f"{score(e['held_out'])}; {share(e['train']['mean'])}" if e else "–" for e in found[:2]),
+            share(found[2]["train"]["mean"]) if found[2] else "–",
+        ])  # fmt: skip
+    return table(["rule", "25% wrong: test; training labels", "50% wrong: the same", "random: training labels"], rows)
+
+
 def _raced() -> str:
     return table(
         ["examples", "data seeds", "found within AdamW's passes", "within twice as many", "test, at the end"],
@@ -143,8 +216,72 @@ def _raced() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "cell": _cell, "sums": _sums, "random": _random, "raced": _raced,
+    "cell": _cell, "curve": _curve, "raced": _raced, "sums": _sums,
+    "transformer": _transformer, "lengths": _lengths, "random": _random, "wrong": _wrong,
 }  # fmt: skip
+
+
+def _more() -> list[str]:
+    """Of the benches beyond the cell at 2,000 and the sums."""
+    board = rules()["board"]
+    smallest = {r["rule"]: r["smallest"] for r in board["rules"]}
+    named = [e["rule"] for e in bench(board, "cell-500")]
+    at_least = ", ".join(f"{smallest[r]:,} for `{r}`" if smallest[r] else f"none for `{r}`" for r in named)
+    some = [
+        f"at N = {n:,} by "
+        + (", ".join(f"`{e['rule']}` in {e['reached']}" for e in bench(board, f"cell-{n}") if e["reached"]) or "none")
+        for n in (5000, 20_000, 50_000)
+    ]
+    sentences = [f"Of 5 seeds it is found {'; '.join(some)}."]
+    sentences += [f"The fewest examples with which half of the seeds find it, of the sizes tried: {at_least}."]
+    for name in ("add-97", "S5", "div-97", "mul-97"):
+        mine = entry(name, "adamw")
+        assert mine is not None
+        every = [e for e in bench(board, name) if e["reached"] == e["seeds"]]
+        sooner = [f"`{e['rule']}` ({_after(name, e)})" for e in every if e["rows_to"] < mine["rows_to"]]
+        found = f"AdamW finds it in {mine['reached']} of {mine['seeds']} seeds, after {_after(name, mine)}"
+        rest = (
+            f"sooner in every seed: {', '.join(sooner)}" if sooner else "nothing that finds it in every seed is sooner"
+        )
+        sentences.append(f"{name}: {found}; {rest if every else 'no rule finds it in every seed'}.")
+    steady = [(name, entry(name, "starve"), entry(name, "adamw")) for name in ("add-97", "div-97", "mul-97")]
+    sentences.append(
+        "Nearest to step on these tables is `starve`, which shrinks the weights until the steer loss falls: lockstep "
+        + ", ".join(
+            f"{share(a['lockstep']['mean'])} on {name} ({a['reached']} of {a['seeds']} seeds; AdamW "
+            f"{share(b['lockstep']['mean'])})"
+            for name, a, b in steady
+            if a and b
+        )
+        + "."
+    )
+    lengths = bench(board, "product-lengths")
+    every = [e for e in lengths if e["reached"] == e["seeds"]]
+    least = min(every, key=lambda e: e["splits"]["extrapolation"]["mean"])
+    sentences.append(
+        f"With lengths mixed {len(every)} of {len(lengths)} rules find the product in every seed, and answer "
+        f"longer ones too: the least by `{least['rule']}`, {share(least['splits']['extrapolation']['mean'])}."
+    )
+    for name, words in (("digits-noisy-25", "a quarter"), ("digits-noisy-50", "half")):
+        first, second = sorted(bench(board, name), key=lambda e: -e["held_out"]["mean"])[:2]
+        sentences.append(
+            f"With {words} of the labels wrong, `{first['rule']}` answers {share(first['held_out']['mean'])} of the "
+            f"clean test and gives back {share(first['train']['mean'])} of the training labels, `{second['rule']}` "
+            f"{share(second['held_out']['mean'])} and {share(second['train']['mean'])}."
+        )
+    for word, said in (("sooner", "better"), ("later", "worse")):
+        which = [f"`{r['rule']}`" for r in board["rules"] if r["versus"] and r["versus"].get("word") == word]
+        sentences.append(
+            f"Over all benches with true labels, significantly {said} than AdamW: {', '.join(which) or 'none'}."
+        )
+    return sentences
+
+
+def _after(name: str, e: Figures) -> str:
+    """``240 steps`` or, where a rule looks more than once at each row, ``120 steps (240 passes)``"""
+    batch = next(b["batch"] for b in rules()["board"]["benches"] if b["name"] == name)
+    passes = round(e["rows_to"] / 2 / batch)
+    return f"{e['steps_to']:.0f} steps" + ("" if passes == round(e["steps_to"]) else f" ({passes} passes)")
 
 
 def sentences() -> list[str]:
@@ -180,6 +317,7 @@ def sentences() -> list[str]:
         f"{len(every)} are below zero.",
         f"Of {len(remembers)} rules that find the sum and were given random labels, {_kept(remembers)} remember nine "
         f"of ten of them or more; the least, {share(least['train']['mean'])}, is remembered by `{least['rule']}`.",
+        *_more(),
         *(
             f"On {seeds} fresh data seeds with N = {n:,} it is found in {one} within AdamW's passes, in {two} within "
             "twice as many."
