@@ -56,16 +56,18 @@ class Ground:
 
     def __init__(self, config: TrialConfig, split: str = "train", problems: int = PROBLEMS) -> None:
         """split: train, validation, or a test split. Raises UserError for a split that the task does not have."""
+        require(config.model.tokenizer() is None, "landscapes are drawn of models with an alphabet of their own")
         data = Data(config)
         known = ("train", "validation", *data.tests)
         require(split in known, f"{config.task.name} has no split {split}; it has {', '.join(known)}")
-        require(data.tokenizer is None, "landscapes are drawn of models with an alphabet of their own")
         self.config, self.data = config, data
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(config.seed, "weights"))
             self.model = config.model.build(data.script.size, data.context, data.silent)
         self.model.requires_grad_(False)
         rows = Rows.of(head(data.split(split)[0], problems))
+        require(len(rows.tokens) > 0, f"there are no {split} problems on which a loss could be read")
+        self.split, self.problems = split, len(rows.tokens)
         self._picked = rows.pick(torch.arange(len(rows.tokens)))
 
     @cached_property
@@ -92,14 +94,35 @@ class Ground:
         return self._run(weights)[0].mean()
 
     @torch.no_grad()
+    def with_loss(self, weights: Tensor, wanted: float) -> Tensor:
+        """The weights with the head scaled so that the loss is as wanted: the same answers, another sureness. (weight,)
+
+        By bisection of the factor, from 1/1000 to 1000: where the loss can't be had, the nearest that it comes to.
+        """
+        offset, head = 0, torch.zeros(len(weights), dtype=torch.bool)
+        for name, shape in self.shapes.items():
+            head[offset : offset + shape.numel()] = name.startswith("head.")
+            offset += shape.numel()
+        low, high = -3.0, 3.0  # powers of ten; the surer right answers are, the lower the loss
+        for _ in range(40):
+            middle = (low + high) / 2
+            above = float(self.loss(torch.where(head, weights * 10**middle, weights))) > wanted
+            low, high = (middle, high) if above else (low, middle)
+        return torch.where(head, weights * 10 ** ((low + high) / 2), weights)
+
     def exact(self, weights: Tensor) -> float:
         """Share of problems all of whose targets are the most likely token, each given those before."""
-        _, logits, targets = self._run(weights)
+        return self.read(weights)[1]
+
+    @torch.no_grad()
+    def read(self, weights: Tensor) -> tuple[float, float]:
+        """`loss` and `exact`, in one pass."""
+        each, logits, targets = self._run(weights)
         right = logits.argmax(-1) == targets
         loss = self._picked[1][:, self._picked[3] + 1 :]
         wrong = torch.zeros(loss.shape, dtype=torch.bool)
         wrong[loss] = ~right
-        return float((~wrong.any(1)).double().mean())
+        return float(each.mean()), float((~wrong.any(1)).double().mean())
 
     def _run(self, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sizes = [s.numel() for s in self.shapes.values()]
@@ -126,7 +149,7 @@ def same_ground(places: Sequence[Place]) -> None:
     first = Ground(places[0].config)
     for place in places[1:]:
         other = Ground(place.config)
-        if other.shapes != first.shapes:
+        if other.shapes != first.shapes or place.config.model != first.config.model:
             raise UserError(
                 f"a landscape lies between weights of one architecture: {places[0].name} is "
                 f"{places[0].config.describe()}, {place.name} is {place.config.describe()}"

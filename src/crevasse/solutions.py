@@ -44,6 +44,7 @@ Ints = NDArray[np.int64]
 def constructed(config: TrialConfig) -> Tensor:
     """Weights set by formula that solve a trial's task in its model. (weight,)
 
+    A transformer of m layers multiplies up to 2^m elements, and of longer words the last so many.
     Raises UserError where no construction is known, and where the model is too small for it.
     """
     return parameters_to_vector(_built(config, Data(config)).parameters()).detach()
@@ -79,8 +80,8 @@ class _Monoid:
 
 
 def _built(config: TrialConfig, data: Data) -> Model:
-    if not data.script.residues:
-        raise UserError("constructions are written in residues, a token a value")
+    if not data.script.residues or config.format.name not in ("direct", "filler"):
+        raise UserError("constructions answer directly or after empty tokens, in residues, a token a value")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(config.seed, "weights"))
         model = config.model.build(data.script.size, data.context, data.silent)

@@ -23,7 +23,7 @@ from crevasse.studies import EVIDENCE, VERDICT, decide, read_evidence
 from crevasse.studies.base import SCHEMA, Arm, write_evidence
 from crevasse.studies.claims.base import Picture
 from crevasse.studies.claims.study import ClaimsStudy
-from crevasse.studies.measures import MEASURES, Measure, read_measures, write_measures
+from crevasse.studies.measures import MEASURES, Measure, fingerprint, read_measures, write_measures
 
 Row = dict[str, Any]
 #: Dots, matrices and lines with both kinds of logarithmic axis; C9 and C10 are measured.
@@ -68,13 +68,17 @@ def found() -> tuple[list[Row], list[Measure]]:
     return made_up(STUDY)
 
 
+def beside(rows: list[Row]) -> str:
+    return fingerprint([r["trial"] for r in rows])
+
+
 def folder(path: Path, found: tuple[list[Row], list[Measure]], study: ClaimsStudy = STUDY) -> Path:
     """Evidence, measures and verdict as the study leaves them."""
     path.mkdir(parents=True, exist_ok=True)
     rows, measures = found
     write_evidence(path / EVIDENCE, rows)
-    write_measures(path / MEASURES, measures)
-    verdict = decide(study, "minutes", read_evidence(path / EVIDENCE), read_measures(path / MEASURES))
+    write_measures(path / MEASURES, measures, beside(rows))
+    verdict = decide(study, "minutes", read_evidence(path / EVIDENCE), read_measures(path / MEASURES, beside(rows)))
     store.write_json(path / VERDICT, verdict | {"seconds": 12.0})
     return path
 
@@ -162,10 +166,14 @@ def test_evidence_and_measures_of_something_else_are_refused_in_one_line(tmp_pat
         write_evidence(tmp_path / EVIDENCE, some)
         (tmp_path / MEASURES).unlink(missing_ok=True)
         if measured is not None:
-            write_measures(tmp_path / MEASURES, measured)
+            write_measures(tmp_path / MEASURES, measured, beside(some))
         with pytest.raises(UserError, match=reason) as error:
             build_report(tmp_path)
         assert "\n" not in str(error.value)
+    write_evidence(tmp_path / EVIDENCE, rows)
+    write_measures(tmp_path / MEASURES, measures, beside(rows[1:]))
+    with pytest.raises(UserError, match="was measured on other trials"):
+        build_report(tmp_path)
     assert not (tmp_path / "index.html").exists()
 
 
@@ -246,7 +254,9 @@ def test_every_picture_is_drawn_and_no_text_lies_on_another(browser: Browser, pa
     page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws all of them
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.undrawn() == []
-    assert page.locator("[data-picture]").count() == 6  # five, and the table of C2 once more
+    decided = json.loads((page_file.parent / VERDICT).read_text("utf-8"))["claims"]
+    drawn = sum(len(c["pictures"]) for c in decided) + 1  # and the table of C2 once more
+    assert page.locator("[data-picture]").count() == drawn >= 5
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 844})
         page.wait_for_timeout(400)  # plotly waits for a window that comes to rest

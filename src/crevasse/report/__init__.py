@@ -21,7 +21,7 @@ from crevasse.report import claims, figures, leaderboard, page
 from crevasse.report.figures import Row, number
 from crevasse.report.page import parsed
 from crevasse.studies import EVIDENCE, REPORT, VERDICT, read_evidence
-from crevasse.studies.measures import MEASURES, read_measures
+from crevasse.studies.measures import MEASURES, fingerprint, read_measures
 
 __all__ = ["build_report"]
 
@@ -47,7 +47,7 @@ def build_report(folder: Path) -> Path:
     tested = [r for r in rows if r["phase"] == "test"]
     _match(verdict, tested, folder)
     if "claims" in verdict:
-        text = claims.render(verdict, rows, read_measures(folder / MEASURES))
+        text = claims.render(verdict, rows, read_measures(folder / MEASURES, fingerprint([r["trial"] for r in rows])))
     elif "board" in verdict:
         text = leaderboard.render(verdict, rows)
     else:
@@ -117,7 +117,7 @@ def _match(verdict: dict[str, Any], rows: Sequence[Row], folder: Path) -> None:
     seen: dict[str, int] = {}
     for row in rows:
         seen[row["arm"]] = seen.get(row["arm"], 0) + 1
-    if not rows:
+    if not rows and not verdict.get("claims"):  # some claims are decided without any
         raise UserError(f"{folder / EVIDENCE} holds no trials; run the study again")
     if odd := sorted(str(k) for k in said.keys() | seen.keys() if said.get(k) != seen.get(k)):
         raise UserError(

@@ -24,7 +24,7 @@ from crevasse.processes import several
 from crevasse.rules import RULES
 from crevasse.spec import Named, describe
 from crevasse.stats import Score, score
-from crevasse.studies.measures import MEASURES, Measure, read_measures, write_measures
+from crevasse.studies.measures import MEASURES, Measure, fingerprint, write_measures
 from crevasse.sweep import Event, run_all
 from crevasse.tasks import TESTS, parse_task
 
@@ -155,9 +155,11 @@ def run_study(
         tried = run(tries, "tuning")
         write_evidence(out / EVIDENCE, tried + run(study.arms(budget, tried), "test"))
         rows = read_evidence(out / EVIDENCE)
-        if measures := study.measure(budget, out, rows):
-            write_measures(out / MEASURES, measures)
-        verdict = decide(study, budget, rows, read_measures(out / MEASURES))
+        measures: list[Measure] = []
+        if type(study).measure is not Study.measure:
+            measures = study.measure(budget, out, rows)
+            write_measures(out / MEASURES, measures, fingerprint([r["trial"] for r in rows]))
+        verdict = decide(study, budget, rows, measures)
         verdict["seconds"] = round(time.perf_counter() - began, 1)
         store.write_json(out / VERDICT, verdict)
         return verdict

@@ -1,5 +1,6 @@
 """What a study measures besides its trials: a long table, one number a row."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -31,17 +32,23 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def write_measures(path: Path, measures: Sequence[Measure]) -> None:
-    """One Parquet file, written atomically."""
+def fingerprint(trials: Sequence[str]) -> str:
+    """A hash of trials' ids, in any order."""
+    return hashlib.sha256(" ".join(sorted(trials)).encode()).hexdigest()
+
+
+def write_measures(path: Path, measures: Sequence[Measure], of: str = "") -> None:
+    """One Parquet file, written atomically. of: `fingerprint` of the trials beside which they were measured."""
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([dict(m) for m in measures], schema=SCHEMA), sink, compression="zstd")
+    schema = SCHEMA.with_metadata({"trials": of})
+    pq.write_table(pa.Table.from_pylist([dict(m) for m in measures], schema=schema), sink, compression="zstd")
     store.write_atomically(path, sink.getvalue().to_pybytes())
 
 
-def read_measures(path: Path) -> list[Measure]:
+def read_measures(path: Path, of: str = "") -> list[Measure]:
     """The inverse of `write_measures`; nothing where there is no such file, as with studies that measure nothing.
 
-    Raises UserError for a file that is damaged or something else.
+    Raises UserError for a file that is damaged or something else, or was measured beside other trials.
     """
     if not path.exists():
         return []
@@ -51,5 +58,7 @@ def read_measures(path: Path) -> list[Measure]:
         raise UserError(f"{path} is damaged; run the study again (what it has already run is kept)") from None
     if missing := set(SCHEMA.names) - set(table.column_names):
         raise UserError(f"{path} is not what a study measured (it lacks {', '.join(sorted(missing))})")
+    if (table.schema.metadata or {}).get(b"trials", b"").decode() != of:
+        raise UserError(f"{path} was measured on other trials; run the study again (what it has already run is kept)")
     rows: list[Measure] = table.select(SCHEMA.names).to_pylist()
     return rows

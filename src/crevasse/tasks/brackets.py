@@ -100,7 +100,7 @@ class Brackets(Task):
         return CHARACTERS[value]
 
     def phrase(self, x: Ints, spell: Callable[[int], str] = str) -> str:
-        return "".join(spell(v) if v <= 4 else CHARACTERS[v] for v in x if v != BLANK) + f" mod {spell(5)}"
+        return "".join(spell(v) if v <= 4 else CHARACTERS[v] for v in x if v != BLANK) + " mod 5"
 
     def solve(self, x: Ints, rounded: bool = False) -> Solution:
         steps = int(self.size(x).max(initial=0))

@@ -15,6 +15,10 @@ Decision = Literal["supported", "refuted", "half right", "undecided"]
 DECISIONS: tuple[Decision, ...] = ("supported", "half right", "refuted", "undecided")
 
 
+#: Share of its ceiling at which a rule counts as found, and share of training answers at which they count as learnt.
+FOUND, LEARNT = 0.9, 0.9
+
+
 class Effect(TypedDict):
     """A figure that the verdict rests on."""
 
@@ -87,9 +91,17 @@ class Evidence:
         return max([r["chance"] for r in rows] + [r[f"majority_{split}"] or 0.0 for r in rows], default=0.0)
 
     def found(self, name: str, split: str = "random") -> bool:
-        """Was the rule found: is held-out at 0.9 of the ceiling or above?"""
+        """Was the rule found: is held-out, over seeds, at 0.9 of the ceiling or above?"""
         mean = self.mean(name, split)
-        return mean is not None and mean >= 0.9 * max(r[f"ceiling_{split}"] or 1.0 for r in self.of(name))
+        return mean is not None and mean >= FOUND * max(r[f"ceiling_{split}"] or 1.0 for r in self.of(name))
+
+    def ever(self, name: str, split: str = "random") -> bool:
+        """Was it found in any seed? One is enough to contradict that nobody finds it."""
+        return any((r[split] or 0.0) >= FOUND * (r[f"ceiling_{split}"] or 1.0) for r in self.of(name))
+
+    def tested(self, name: str) -> bool:
+        """Does the arm tell anything: was the rule found, or were the training problems learnt without it?"""
+        return self.ever(name) or any(r["train"] >= LEARNT for r in self.of(name))
 
     def measured(self, series: str, label: str | None = None) -> list[Measure]:
         return [m for m in self.measures if m["series"] == series and label in (None, m["label"])]

@@ -17,7 +17,7 @@ WAYS = (
     ("recurrent", "recurrent", PRODUCT, "direct", "bilinear", "adamw", 1500, 64),
     ("recurrent-mixed", "recurrent, lengths 1–6 mixed", MIXED, "direct", "bilinear", "adamw", 1500, 64),
 )
-SPELT = ("trace", "tool")
+SPELT, RECURRENT = ("trace", "tool"), ("recurrent", "recurrent-mixed")
 
 
 class ChainOfThought(Claim):
@@ -26,17 +26,20 @@ class ChainOfThought(Claim):
     number: ClassVar[str] = "C5"
     title: ClassVar[str] = "Chain of thought is the way out"
     quote: ClassVar[str] = (
-        "it is impossible for the model to solve f(n) unless it can smear the computation over n tokens (i.e. via COT "
-        "style answering or otherwise)"
+        "it is impossible for the model to solve f(n) unless it can smear the computation over n tokens (i.e. via "
+        "COT style answering or otherwise)"
     )
     hypothesis: ClassVar[str] = (
-        "On a product of six numbers, learners that write every step answer held-out problems, and no other does: "
-        "neither with empty tokens, nor with recurrence, nor with shorter problems among the examples."
+        "On a product of six numbers, transformers that write every step answer held-out problems, and none that "
+        "writes none does: neither with empty tokens, nor with a looped block, nor with shorter problems among the "
+        "examples. A recurrent learner spreads its computation over the tokens that it reads: that is the "
+        "sentence's “otherwise”."
     )
     experiment: ClassVar[str] = "Eight learners on 2,000 products of six numbers modulo 13, or of one to six."
     rule: ClassVar[str] = (
-        "Supported if writing steps finds the rule and nothing else does; half right if something else does too; "
-        "refuted if writing them does not."
+        "By seeds that answer .9 or more. Supported if writing steps finds the rule and no transformer without them "
+        "does in any seed, half of them or more having learnt the training problems; half right if one does; "
+        "refuted if steps are learnt and the rule is not found; else undecided."
     )
     change: ClassVar[str] = "A plain transformer that finds the rule from answers alone, given more data."
 
@@ -50,13 +53,21 @@ class ChainOfThought(Claim):
 
     def decide(self, evidence: Evidence) -> Ruling:
         names = [(w[0], w[1]) for w in WAYS if evidence.of(w[0])]
+        silent = [name for name, _ in names if name not in SPELT + RECURRENT]
         spelt = [words for name, words in names if name in SPELT and evidence.found(name)]
-        other = [words for name, words in names if name not in SPELT and evidence.found(name)]
-        decision: Decision = "refuted" if not spelt else "half right" if other else "supported"
+        other = [words for name, words in names if name in silent and evidence.ever(name)]
+        read = [words for name, words in names if name in RECURRENT and evidence.ever(name)]
+        decision: Decision = "undecided"
+        if spelt and other:
+            decision = "half right"
+        elif spelt and 2 * sum(evidence.tested(name) for name in silent) >= max(len(silent), 1):
+            decision = "supported"
+        elif not spelt and any(evidence.tested(name) for name in SPELT):
+            decision = "refuted"
         key = (
-            f"with steps, the rule is found by {len(spelt)} of {len(SPELT)} ({listed(spelt) or 'none'}); without, by "
-            f"{len(other)} of {len(WAYS) - len(SPELT)} ({listed(other) or 'none'}); "
-            f"answer only: {share(evidence.mean('direct'))}"
+            f"with steps, the rule is found by {len(spelt)} of {len(SPELT)} ({listed(spelt) or 'none'}); by "
+            f"transformers without, {len(other)} of {len(silent)} ({listed(other) or 'none'}); by recurrence, "
+            f"{listed(read) or 'none'}; answer only: {share(evidence.mean('direct'))}"
         )
         return Ruling(
             decision, key, [effect(f"held-out, {words}", evidence.score(name)) for name, words in names],

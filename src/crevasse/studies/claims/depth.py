@@ -1,6 +1,6 @@
 """C3: m layers cannot compute n > m steps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,17 +13,17 @@ from crevasse.studies.claims.base import Claim, Decision, Evidence, Picture, Rul
 from crevasse.studies.measures import Measure
 from crevasse.tasks import parse_task
 
-#: Short name, words, text with a place for the length.
+#: Short name, words, text with a place for the length of the input, and how many elements there are more than steps.
 TASKS = (
-    ("z120", "products in Z120, which is solvable", "words:group=Z120,T={},gap=,beyond={}"),
-    ("affine", "fresh affine maps mod 11", "affine:maps=fresh,n={},gap=,beyond={}"),
-    ("s5", "products in S5, which is not solvable", "words:group=S5,T={},gap=,beyond={}"),
+    ("z120", "products in Z120, which is solvable", "words:group=Z120,T={},gap=,beyond={}", 1),
+    ("affine", "fresh affine maps mod 11", "affine:maps=fresh,n={},gap=,beyond={}", 0),
+    ("s5", "products in S5, which is not solvable", "words:group=S5,T={},gap=,beyond={}", 1),
 )
 #: On what the construction is run: a group small enough for a multiplication table in the hidden units.
 CONSTRUCTED = "iterated-product:p=7,T={},beyond={}"
-#: The longest length that is tried with a construction of m layers is 2ᵐ + 1.
+#: m layers of it multiply 2ᵐ elements, which is 2ᵐ − 1 steps; one more is tried.
 LAYERS = (1, 2, 3, 4)
-FOUND = 0.9
+WIDTH = 64
 
 
 class Depth(Claim):
@@ -40,56 +40,58 @@ class Depth(Claim):
         "weights set by formula nor with trained ones."
     )
     experiment: ClassVar[str] = (
-        "A transformer whose weights are set by formula so that each layer doubles how far a position has multiplied; "
-        "and trained ones of different depth on products of different length, answered directly."
+        "A transformer whose weights are set by formula so that each layer doubles how far a position has "
+        "multiplied; and trained ones of different depth on products of different length, answered directly."
     )
     rule: ClassVar[str] = (
-        "A length is reached if held-out answers are .9 right. Supported if neither the construction nor any trained "
-        "depth reaches a length above m; refuted if both do; half right if one does."
+        "n steps are reached if a seed answers .9 of the held-out problems; a product of n + 1 elements is n steps. "
+        "Refuted if the construction and a trained transformer both reach n above m; half right if only the "
+        "construction does, and some that were trained on n above m learnt their training problems; supported if "
+        "neither does; else undecided."
     )
     change: ClassVar[str] = (
         "Training that finds the doubling, or any other way to more than m steps: more data, all lengths at once, "
         "states of all prefixes as targets."
     )
 
-    def _grid(self, budget: Budget) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Tasks, depths, lengths and widths."""
+    def _grid(self, budget: Budget) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
+        """Tasks, depths and numbers of steps."""
         if budget == "full":
-            return ("z120", "affine", "s5"), (1, 2, 3, 4, 6), (2, 3, 4, 8, 16, 32), (64,)
+            return ("z120", "affine", "s5"), (1, 2, 3, 4, 6), (2, 3, 4, 7, 15, 31)
         if budget == "minutes":
-            return ("z120", "affine", "s5"), (1, 2, 4), (2, 4), (64,)
-        return ("s5",), (1,), (2,), (64,)
+            return ("z120", "affine", "s5"), (1, 2), (2, 3)
+        return ("s5",), (1,), (2,)
 
     def arms(self, budget: Budget) -> list[Arm]:
-        tasks, depths, lengths, _ = self._grid(budget)
-        texts = {name: (words, text) for name, words, text in TASKS}
-        seeds, steps = {"smoke": (1, 60), "minutes": (1, 800), "full": (3, 2000)}[budget]
+        tasks, depths, steps = self._grid(budget)
+        texts = {name: (words, text, more) for name, words, text, more in TASKS}
+        seeds, updates = {"smoke": (1, 60), "minutes": (1, 800), "full": (3, 2000)}[budget]
 
-        def one(task: str, depth: int, length: int, width: int) -> Arm:
-            words, text = texts[task]
-            title = f"{words}: {length} steps, {depth} {'layer' if depth == 1 else 'layers'}, width {width}"
+        def one(task: str, depth: int, n: int, width: int) -> Arm:
+            words, text, more = texts[task]
+            title = f"{words}: {n} {'step' if n == 1 else 'steps'}, {depth} {'layer' if depth == 1 else 'layers'}"
             return self.make(
-                f"{task}-{depth}-{length}-{width}", title, text.format(length, length + 1), "direct",
-                f"transformer:layers={depth},width={width}", "adamw:lr=0.001,decay=1", seeds=seeds, steps=steps,
-                batch=256, train=12_000 if length == 2 else 20_000,
+                f"{task}-{depth}-{n}-{width}", f"{title}, width {width}", text.format(n + more, n + more + 1), "direct",
+                f"transformer:layers={depth},width={width}", "adamw:lr=0.001,decay=1", seeds=seeds, steps=updates,
+                batch=256, train=20_000,
             )  # fmt: skip
 
-        grid = [one(t, d, n, 64) for t in tasks for d in depths for n in lengths]
+        grid = [one(t, d, n, WIDTH) for t in tasks for d in depths for n in steps]
         if budget == "full":  # does width stand in for depth?
-            grid += [one("s5", 2, n, width) for width in (32, 128) for n in (2, 3, 4)]
+            grid += [one("s5", 2, n, width) for width in (32, 128) for n in (2, 3)]
         return grid
 
     def measure(self, budget: Budget, trials: Path, rows: Sequence[Row]) -> list[Measure]:
         found = []
         for layers in LAYERS if budget != "smoke" else LAYERS[:2]:
-            for length in sorted({2, layers + 1, 2**layers, 2**layers + 1}):
-                task = parse_task(CONSTRUCTED.format(length, length + 1))
+            for steps in sorted({1, layers, 2**layers - 1, 2**layers}):
+                task = parse_task(CONSTRUCTED.format(steps + 1, steps + 2))
                 config = TrialConfig(
                     task, FORMATS.parse("direct"), doubling_model(task, layers), RULES.parse("sgd"), train=4,
                     held_out=1000, steps=0,
                 )  # fmt: skip
                 scores = constructed_scores(config)
-                found.append(self.note("constructed", f"{layers} layers", scores.get("random"), x=length))
+                found.append(self.note("constructed", f"{layers} layers", scores.get("random"), x=steps))
         return found
 
     def decide(self, evidence: Evidence) -> Ruling:
@@ -101,8 +103,16 @@ class Depth(Claim):
         trained = self._reached(evidence)
         can = any(n > m for m, n in built.items())
         does = any(n > m for of in trained.values() for m, n in of.items())
-        decision: Decision = "refuted" if can and does else "half right" if can or does else "supported"
-        words = {name: words.split(",")[0] for name, words, _ in TASKS}
+        cells = [name.split("-") for name in _names(evidence)]
+        told = any(int(n) > int(m) and evidence.tested("-".join((t, m, n, w))) for t, m, n, w in cells)
+        decision: Decision = "undecided"
+        if can and does:
+            decision = "refuted"
+        elif can and told:
+            decision = "half right"
+        elif not can and not does:
+            decision = "supported"
+        words = {name: words.split(",")[0] for name, words, *_ in TASKS}
         key = (
             "weights set by formula compute " + ", ".join(f"{n} steps in {m}" for m, n in built.items()) + " layers"
             "; the longest that training reached by depth: "
@@ -127,26 +137,37 @@ class Depth(Claim):
     def _reached(self, evidence: Evidence) -> dict[str, dict[int, int]]:
         """Task -> depth -> the longest length reached; 0 for none. The width of 64 alone."""
         found: dict[str, dict[int, int]] = {}
-        for name in dict.fromkeys(r["arm"].partition("/")[2] for r in evidence.rows):
-            task, depth, length, width = name.split("-")
-            if width == "64":
+        for name in _names(evidence):
+            task, depth, steps, width = name.split("-")
+            if int(width) == WIDTH:
                 of = found.setdefault(task, {})
-                reached = (evidence.mean(name) or 0.0) >= FOUND
-                of[int(depth)] = max(of.get(int(depth), 0), int(length) if reached else 0)
+                of[int(depth)] = max(of.get(int(depth), 0), int(steps) if evidence.ever(name) else 0)
         return found
 
 
+def _names(evidence: Evidence) -> list[str]:
+    """Of its arms: task-depth-steps-width."""
+    return list(dict.fromkeys(r["arm"].partition("/")[2] for r in evidence.rows))
+
+
 def _matrices(evidence: Evidence) -> list[Picture]:
-    """Depth against length, one matrix a task."""
-    cells = [name.split("-") for name in dict.fromkeys(r["arm"].partition("/")[2] for r in evidence.rows)]
+    """Depth against steps, one matrix a task; and width against steps where more than one was tried."""
+    cells = [name.split("-") for name in _names(evidence)]
     found: list[Picture] = []
-    for task, words, _ in TASKS:
-        depths = sorted({int(c[1]) for c in cells if c[0] == task and c[3] == "64"})
-        lengths = sorted({int(c[2]) for c in cells if c[0] == task and c[3] == "64"})
-        if depths:
-            found.append({
-                "kind": "matrix", "caption": f"Held-out answers that are right: {words}", "x": "", "y": "",
-                "columns": [f"n = {n}" for n in lengths], "rows": [f"m = {m}" for m in depths],
-                "values": [[evidence.mean(f"{task}-{m}-{n}-64") for n in lengths] for m in depths],
-            })  # fmt: skip
+
+    def draw(words: str, task: str, of: list[tuple[str, str]], at: Callable[[str, str], str], word: str) -> None:
+        rows, columns = ([*dict.fromkeys(c[i] for c in of)] for i in (0, 1))
+        found.append({
+            "kind": "matrix", "caption": f"Held-out answers that are right: {words}", "x": "", "y": "",
+            "columns": [f"n = {n}" for n in columns], "rows": [f"{word} = {m}" for m in rows],
+            "values": [[evidence.mean(at(m, n)) for n in columns] for m in rows],
+        })  # fmt: skip
+
+    for task, words, *_ in TASKS:
+        if deep := [(d, n) for t, d, n, w in cells if t == task and int(w) == WIDTH]:
+            draw(words, task, deep, lambda d, n, t=task: f"{t}-{d}-{n}-{WIDTH}", "m")  # type: ignore[misc]
+    wide = [(w, n) for t, d, n, w in cells if (t, d) == ("s5", "2") and n in ("2", "3")]
+    if len({w for w, _ in wide}) > 1:
+        wide.sort(key=lambda c: (int(c[0]), int(c[1])))
+        draw("products in S5 by two layers of another width", "s5", wide, lambda w, n: f"s5-2-{n}-{w}", "width")
     return found

@@ -5,14 +5,17 @@ from typing import ClassVar
 from crevasse.studies.base import Arm, Budget
 from crevasse.studies.claims.base import Claim, Decision, Evidence, Picture, Ruling, effect, listed, share
 
-#: Short name, words, text, whether a closed form or a shortcut that adds up is known, whether a step is a token read.
+#: Short name, words, text, whether a closed form or a shortcut that adds up is known, whether a step is a token read,
+#: and training problems at `full` (of parity and of x² + c there are not more).
 TASKS = (
-    ("parity", "parity", "parity:T=1-12,beyond=13-16", True, True),
-    ("product", "products mod 13", "iterated-product:T=1-4+6,gap=5,beyond=7-8", True, True),
-    ("affine", "fresh affine maps mod 11", "affine:maps=fresh", False, True),
-    ("s5", "words in S5", "words:group=S5", False, True),
-    ("quadratic", "x → x² + c", "quadratic", False, False),
+    ("parity", "parity", "parity:T=1-12,beyond=13-16", True, True, 6000),
+    ("product", "products mod 13", "iterated-product:T=1-4+6,gap=5,beyond=7-8", True, True, 20_000),
+    ("affine", "fresh affine maps mod 11", "affine:maps=fresh", False, True, 20_000),
+    ("s5", "words in S5", "words:group=S5", False, True, 20_000),
+    ("quadratic", "x → x² + c", "quadratic", False, False, 6000),
 )
+#: Those that write no steps and have no recurrence.
+PLAIN = ("direct", "filler")
 #: Short name, words, format, model, rule.
 LEARNERS = (
     ("direct", "transformer, answer only", "direct", "transformer", "adamw"),
@@ -30,22 +33,23 @@ class Irreducible(Claim):
     number: ClassVar[str] = "C2"
     title: ClassVar[str] = "Recursive, irreducible, not spelt out"
     quote: ClassVar[str] = (
-        "if the problem 1) requires recursive computation, 2) is not “reducible” to a simpler subproblem […], and 3) "
-        "is not broken down for the model via COT (chain of thought) prompting during training, LLMs can not find the "
-        "mapping between input and output sequences"
+        "if the problem 1) requires recursive computation, 2) is not “reducible” to a simpler subproblem […], and "
+        "3) is not broken down for the model via COT (chain of thought) prompting during training, LLMs can not "
+        "find the mapping between input and output sequences"
     )
     hypothesis: ClassVar[str] = (
-        "Of fresh affine maps, words in S5 and x → x² + c no learner that writes no steps answers held-out problems, "
-        "while the one that writes them does."
+        "Of fresh affine maps, words in S5 and x → x² + c no learner that writes no steps answers held-out "
+        "problems, while the one that writes them does."
     )
     experiment: ClassVar[str] = (
         "Five recursive tasks, two of them reducible, by five learners, on the same problems of mixed lengths: "
         "held-out problems (R), a held-out length between (G) and longer ones (X)."
     )
     rule: ClassVar[str] = (
-        "Supported if without steps none of the three irreducible tasks is found on R and with steps one or more is; "
-        "refuted if the plain transformer finds one, or if two of three are found without steps; half right if only "
-        "learners with recurrence find one; undecided if steps do not help either."
+        "By seeds that answer .9 or more. Refuted if a transformer without recurrence and without steps finds one "
+        "of the three irreducible tasks, or if two of three are found without steps; half right if one is, by "
+        "recurrence; supported if none is, two or more learners without steps learnt the training problems of each, "
+        "and with steps one or more is found; else undecided."
     )
     change: ClassVar[str] = "More data, longer training, other learners: it is a claim about all of them."
 
@@ -54,34 +58,36 @@ class Irreducible(Claim):
         return [
             self.make(
                 f"{task}-{learner}", f"{title}, {how}", text, "filler" if model == "bilinear" and not listing else form,
-                model, rule, seeds=seeds, steps=round(900 * longer), train=20_000 if budget == "full" else 4000,
+                model, rule, seeds=seeds, steps=round(900 * longer), train=most if budget == "full" else 4000,
             )
-            for task, title, text, _, listing in TASKS
+            for task, title, text, _, listing, most in TASKS
             for learner, how, form, model, rule in LEARNERS
         ]  # fmt: skip
 
     def decide(self, evidence: Evidence) -> Ruling:
-        hard = [(name, title) for name, title, _, reducible, _ in TASKS if not reducible]
+        hard = [(name, title) for name, title, _, reducible, *_ in TASKS if not reducible]
         silent = [name for name, *_ in LEARNERS if name != "trace"]
         found = {
-            name: [how for learner, how, *_ in LEARNERS if learner in silent and evidence.found(f"{name}-{learner}")]
+            name: [how for learner, how, *_ in LEARNERS if learner in silent and evidence.ever(f"{name}-{learner}")]
             for name, _ in hard
         }
-        spelt = [title for name, title in hard if evidence.found(f"{name}-trace")]
-        plain = [title for name, title in hard if evidence.found(f"{name}-direct")]
+        learnt = {name: sum(evidence.tested(f"{name}-{learner}") for learner in silent) for name, _ in hard}
+        spelt = [title for name, title in hard if evidence.ever(f"{name}-trace")]
+        plain = [title for name, title in hard if any(evidence.ever(f"{name}-{learner}") for learner in PLAIN)]
         some = [title for name, title in hard if found[name]]
-        decision: Decision
+        decision: Decision = "undecided"
         if plain or len(some) >= 2:
             decision = "refuted"
         elif some:
             decision = "half right"
-        else:
-            decision = "supported" if spelt else "undecided"
+        elif spelt and min(learnt.values()) >= 2:
+            decision = "supported"
         best = max((evidence.mean(f"{name}-direct") or 0.0 for name, _ in hard), default=0.0)
         key = (
             f"without steps, {listed([f'{title} by {listed(found[n])}' for n, title in hard if found[n]]) or 'none'} "
             f"of the irreducible tasks {'is' if len(some) < 2 else 'are'} found (the plain transformer reaches "
-            f"{share(best)} at best); with every step written, {listed(spelt) or 'none'}"
+            f"{share(best)} at best); with every step written, {listed(spelt) or 'none'}; "
+            f"training problems were learnt by {min(learnt.values())} or more of {len(silent)} learners without steps"
         )
         return Ruling(
             decision,
@@ -104,7 +110,8 @@ def matrix(evidence: Evidence) -> Picture:
     cells = [(name, title, split, word) for name, title, *_ in TASKS for split, word in splits[name]]
     return {
         "kind": "matrix",
-        "caption": "Share of held-out answers that are right: held-out problems (R), a length between (G), longer (X)",
+        "caption": "Share of held-out answers that are right: held-out problems (R; of parity whole counts), a length "
+        "between (G), longer ones (X)",
         "x": "", "y": "",
         "columns": [how for _, how, *_ in LEARNERS],
         "rows": [f"{title} · {word}" for _, title, _, word in cells],

@@ -16,7 +16,18 @@ from crevasse.landscape import Ground, read_place
 from crevasse.probes import landscape, sharpness
 from crevasse.solutions import constructed
 from crevasse.studies.base import Arm, Budget, Row
-from crevasse.studies.claims.base import Claim, Decision, Effect, Evidence, Picture, Ruling, Series, effect, share
+from crevasse.studies.claims.base import (
+    FOUND,
+    Claim,
+    Decision,
+    Effect,
+    Evidence,
+    Picture,
+    Ruling,
+    Series,
+    effect,
+    share,
+)
 from crevasse.studies.measures import Measure
 
 CELL = "iterated-product"
@@ -35,12 +46,17 @@ DRAWS = 8
 MEASURES = {
     "largest eigenvalue": ("raw", True),
     "trace": ("raw", True),
+    "trace at equal loss": ("raw", True),
     "adaptive sharpness": ("scale-invariant", True),
     "tolerance": ("scale-invariant", False),
 }
 #: The two that decide.
-RAW, INVARIANT = "trace", "tolerance"
+RAW, INVARIANT = "trace at equal loss", "tolerance"
 ALPHA = 0.05
+#: The mean training loss at which curvature is compared: near zero it tells how sure the answers are, and little else.
+EQUAL = 0.01
+#: Of its problems, what a solution has to answer for its pair to count.
+ANSWERED = 0.99
 
 
 class Sharpness(Claim):
@@ -49,32 +65,34 @@ class Sharpness(Claim):
     number: ClassVar[str] = "C6"
     title: ClassVar[str] = "A sharp crevasse, a wide bowl"
     quote: ClassVar[str] = (
-        "So the correct solution is at the bottom of a sharp, deep crevasse. The memorizing solution is at the bottom "
-        "of a deep wide bowl, that gets incrementally better as you memorize a bit more of the input-output tokens "
-        "mapping."
+        "So the correct solution is at the bottom of a sharp, deep crevasse. The memorizing solution is at the "
+        "bottom of a deep wide bowl, that gets incrementally better as you memorize a bit more of the input-output "
+        "tokens mapping."
     )
     hypothesis: ClassVar[str] = (
-        "In one architecture and on the same problems, all of them answered right, the loss is sharper around weights "
-        "that hold the rule than around weights that hold the answers."
+        "In one architecture and on the same problems, all of them answered right, the loss is sharper around "
+        "weights that hold the rule than around weights that hold the answers."
     )
     experiment: ClassVar[str] = (
-        "The crevasse cell with four kinds of solution that answer the 2,000 training problems right: the rule found "
-        "by training on lengths 1–6, the rule set by formula, memory of the answers, and memory of shuffled answers. A "
-        "pair a data seed. Raw: the trace of the Hessian. Scale-invariant: the tolerance, the largest random change of "
-        "all weights, as a share of the length of each row, up to which nine of ten answers stay right."
+        "The crevasse cell with four kinds of solution: the rule found by training on lengths 1–6, the rule set by "
+        "formula, memory of the answers, and memory of shuffled answers, read on the first 512 training problems of "
+        "memory. A pair a data seed, if found rule and memory both answer 99% of these and the one answers held-out "
+        "problems and the other does not. Raw: the trace of the Hessian, once the head is scaled so that all have a "
+        "loss of .01. Scale-invariant: the tolerance, the largest random change of all weights, as a share of the "
+        "length of each row, up to which nine of ten answers stay right."
     )
     rule: ClassVar[str] = (
-        "By a sign test over the pairs of found rule and memory, in the raw and in the scale-invariant measure: "
-        "supported if the rule is sharper in both (p ≤ .05 each), refuted if it is flatter in both, half right if one "
-        "says so and the other does not, undecided if neither tells."
+        "By a sign test over the pairs of found rule and memory, in the raw and in the scale-invariant measure (p ≤ "
+        ".05 each): supported if the rule is sharper in both, half right if it is sharper in one, refuted if it is "
+        "flatter in one or both and sharper in none; else undecided."
     )
     change: ClassVar[str] = (
-        "Other solutions of the same kind: each is one that AdamW came to. The formula's weights have a scale of their "
-        "own, so only the scale-invariant measures of them mean anything."
+        "Other solutions of the same kind: each is one that AdamW came to. The formula's weights have a scale of "
+        "their own, so only the scale-invariant measures of them mean anything."
     )
 
     def arms(self, budget: Budget) -> list[Arm]:
-        seeds, steps = {"smoke": (1, 1500), "minutes": (6, 1500), "full": (12, 3000)}[budget]
+        seeds, steps = {"smoke": (1, 1500), "minutes": (8, 1500), "full": (12, 3000)}[budget]
         common: dict[str, Any] = {"seeds": seeds, "steps": steps, "batch": 64, "train": 2000}
         return [
             self.make("found", KINDS["found"], f"{CELL}:T=1-6", "direct", "bilinear", **common),
@@ -114,6 +132,7 @@ class Sharpness(Claim):
             "exact": exact[0][1],
             "largest eigenvalue": float(top.values[0]) if top.converged else None,
             "trace": sharpness.trace(loss, at, seed=seed, draws=16).value,
+            "trace at equal loss": sharpness.trace(loss, ground.with_loss(at, EQUAL), seed=seed, draws=16).value,
             "adaptive sharpness": sharpness.adaptive_worst(loss, at, 0.5, seed=seed),
             "tolerance": _tolerance(exact),
         }
@@ -133,37 +152,40 @@ class Sharpness(Claim):
         ]
 
     def decide(self, evidence: Evidence) -> Ruling:
-        signs = {name: self._signs(evidence, name, "memory") for name in MEASURES}
+        pairs = _pairs(evidence)
+        signs = {name: self._signs(evidence, name, pairs) for name in MEASURES}
         said = {name: _said(*counts) for name, counts in signs.items()}
-        raw, invariant = said[RAW], said[INVARIANT]
-        decision: Decision = "half right"
-        if raw == invariant:
-            decision = {"sharper": "supported", "flatter": "refuted"}.get(raw, "undecided")  # type: ignore[assignment]
+        both = [said[RAW], said[INVARIANT]]
+        decision: Decision = "undecided"
+        if "sharper" in both:
+            decision = "supported" if both == ["sharper", "sharper"] else "half right"
+        elif "flatter" in both:
+            decision = "refuted"
         middle = {kind: _median(evidence, INVARIANT, kind) for kind in KINDS}
-        ratio = _median(evidence, RAW, "found"), _median(evidence, RAW, "memory")
+        curved = _median(evidence, RAW, "found"), _median(evidence, RAW, "memory")
         key = (
-            f"the rule is {_words(raw, *signs[RAW])} by the raw measure"
-            + (f" (trace {ratio[0]:.2g} against {ratio[1]:.2g})" if None not in ratio else "")
-            + f" and {_words(invariant, *signs[INVARIANT])} by the scale-invariant one: the weights can change by "
-            f"{share(middle['found'])} of their length around the rule, by {share(middle['memory'])} around memory"
+            f"the rule is {_words(said[RAW], *signs[RAW])} by the raw measure"
+            + (f" (trace {curved[0]:.2g} against {curved[1]:.2g})" if None not in curved else "")
+            + f" and {_words(said[INVARIANT], *signs[INVARIANT])} by the scale-invariant one: weights can change "
+            f"by {share(middle['found'])} of their length around the rule, by {share(middle['memory'])} around memory"
         )
         effects: list[Effect] = []
         for name, (kind, _) in MEASURES.items():
-            sharper, pairs = signs[name]
-            effects.append(effect(f"{name} ({kind}): pairs in which the rule is sharper, of {pairs}", float(sharper)))
+            sharper, of = signs[name]
+            effects.append(effect(f"{name} ({kind}): pairs in which the rule is sharper, of {of}", float(sharper)))
             for which in KINDS:
                 effects.append(effect(f"{name}, {KINDS[which]}", _median(evidence, name, which)))
         return Ruling(decision, key, effects, self._pictures(evidence))
 
-    def _signs(self, evidence: Evidence, name: str, other: str) -> tuple[int, int]:
-        """In how many pairs of data seeds the found rule is sharper than another solution, and of how many."""
+    def _signs(self, evidence: Evidence, name: str, seeds: Sequence[int | None]) -> tuple[int, int]:
+        """In how many of these seeds the found rule is sharper than memory, and of how many that differ."""
 
         def by_seed(kind: str) -> dict[int | None, float]:
             return {m["seed"]: m["value"] for m in evidence.measured(name, kind) if m["value"] is not None}
 
-        a, b = by_seed("found"), by_seed(other)
+        a, b = by_seed("found"), by_seed("memory")
         more = MEASURES[name][1]
-        pairs = [(a[s], b[s]) if more else (b[s], a[s]) for s in a if s in b and a[s] != b[s]]
+        pairs = [(a[k], b[k]) if more else (b[k], a[k]) for k in seeds if k in a and k in b and a[k] != b[k]]
         return sum(x > y for x, y in pairs), len(pairs)
 
     def _pictures(self, evidence: Evidence) -> list[Picture]:
@@ -190,6 +212,19 @@ class Sharpness(Claim):
              "(1), once memory's units stand in the same order", "x": "way from the rule to memory", "y": "loss",
              "series": lines("line", lambda name: name)},
         ]  # fmt: skip
+
+
+def _pairs(evidence: Evidence) -> list[int | None]:
+    """The data seeds whose two solutions are what they are called: rule and memory, each answering its problems."""
+    right = {(m["label"], m["seed"]): m["value"] or 0.0 for m in evidence.measured("exact")}
+    held_out = {(name, r["seed"]): r["random"] for name in ("found", "memory") for r in evidence.of(name)}
+    return [
+        seed
+        for (kind, seed), exact in right.items()
+        if kind == "found"
+        and min(exact, right.get(("memory", seed), 0.0)) >= ANSWERED
+        and held_out.get(("found", seed), 0.0) >= FOUND > held_out.get(("memory", seed), 1.0)
+    ]
 
 
 def _tolerance(exact: Sequence[tuple[float, float]]) -> float:
