@@ -22,6 +22,10 @@ STUDIES: Table[Study] = Table(
             "crevasse.studies.llm_factorial:LlmFactorialStudy",
             "n! on a pretrained language model: answer only, trace, calculator (llm-factorial:MODEL)",
         ),
+        "published": Entry(
+            "crevasse.studies.published.study:PublishedStudy",
+            "results of the literature repeated, the paper's number beside ours (published:only=parity+reversed)",
+        ),
         "starvation": Entry(
             "crevasse.studies.starvation:StarvationStudy",
             "must capacity be withheld for the rule to be found: AdamW, five ways to starve, races of narrow models",

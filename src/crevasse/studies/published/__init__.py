@@ -1,0 +1,1 @@
+"""Results of the literature, repeated: the paper's number beside ours."""
