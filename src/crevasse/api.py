@@ -4,7 +4,7 @@ Nothing heavy is imported before it is needed, so that ``import crevasse`` costs
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +151,42 @@ def sweep(
     return run_sweep(grid, folder, engine=chosen, workers=workers, on_event=on_event)
 
 
+def landscape(
+    trials: Sequence[str],
+    *,
+    split: str = "train",
+    out: str | Path | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """What lies between two or three solutions; write landscape.json and index.html. -> what landscape.json says.
+
+    trials: the beginnings of ids or folders, and perhaps `constructed`: weights set by formula for task and model of
+    the first trial. split: of its problems, those on which the loss is read. out: the folder
+    [crevasse-out/landscape-A-B]. Raises UserError.
+    """
+    import shlex
+
+    from crevasse import store
+    from crevasse.landscape import Ground
+    from crevasse.report import landscape as page
+    from crevasse.survey import FORMULA, read_places, survey
+
+    places = read_places(trials, DEFAULT_OUT)
+    ground = Ground(next(p.config for p in places if p.name != FORMULA), split)
+    folder = Path(out) if out is not None else landscape_folder([p.name for p in places])
+    store.make_folder(folder)
+    found = survey(places, ground, on_note)
+    command = shlex.join(["crevasse", "landscape", *trials, *(["--split", split] if split != "train" else [])])
+    store.write_json(folder / page.LANDSCAPE, found)
+    store.write_atomically(folder / page.PAGE, page.render(found, command).encode("utf-8", "replace"))
+    return found
+
+
+def landscape_folder(ids: Sequence[str]) -> Path:
+    """Where a landscape goes when nobody says where: ``crevasse-out/landscape-A-B``, by the ids of its trials."""
+    return DEFAULT_OUT / "-".join(["landscape", *ids])
+
+
 def sweep_folder(path: str | Path, budget: str | None = None) -> Path:
     """Where a sweep goes when nobody says where: ``crevasse-out/NAME`` or ``crevasse-out/NAME-BUDGET``."""
     return DEFAULT_OUT / _as_folder("-".join(filter(None, [Path(path).stem, budget])))
@@ -212,4 +248,4 @@ def _written(task: Any, value: int) -> Any:
     return value if text == str(value) else text
 
 
-__all__ = ["DEFAULT_OUT", "UserError", "make_config", "run", "solve", "study", "summarise", "sweep"]
+__all__ = ["DEFAULT_OUT", "UserError", "landscape", "make_config", "run", "solve", "study", "summarise", "sweep"]

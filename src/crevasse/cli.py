@@ -308,6 +308,29 @@ def compare(trials: tuple[str, ...], out: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("trials", nargs=-1, required=True, metavar="A B [C]")
+@click.option("--split", default="train", show_default=True, help="Problems of the first trial that the loss is of.")
+@_out("crevasse-out/landscape-A-B")
+@_json
+@_quiet
+def landscape(trials: tuple[str, ...], split: str, out: Path | None, as_json: bool, quiet: bool) -> None:
+    """What lies between two or three trials, and how sharp it is around each: landscape.json and index.html.
+
+    One of them may be the word constructed: weights set by formula.
+    """
+    from crevasse import api
+
+    with _live(quiet) as live:
+        found = api.landscape(trials, split=split, out=out, on_note=live.note)
+    if as_json:
+        _print_json(found)
+        return
+    from crevasse.terminal import print_landscape
+
+    print_landscape(found, out or api.landscape_folder([p["trial"] for p in found["points"]]))
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @_json
 def report(folder: Path, as_json: bool) -> None:

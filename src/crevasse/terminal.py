@@ -72,6 +72,10 @@ class Live:
         self._failed += event.error is not None
         self._take(event, label)
 
+    def note(self, text: str) -> None:
+        """A line of something that is no trial."""
+        self._note(text)
+
     def _take(self, event: "Event", label: str) -> None:
         if event.progress is not None and event.progress.note is not None:
             self._note(f"{label}: {event.progress.note}")
@@ -392,6 +396,30 @@ def print_comparison(records: list[dict[str, Any]], differing: dict[str, list[An
     for name in ("steps", "passes", "seconds"):
         table.add_row(name, *(str(r.get(name, "–")) for r in results))
     console.print(table, highlight=False)
+
+
+def print_landscape(found: dict[str, Any], folder: Path) -> None:
+    """How sharp it is around each point, and the barriers between them."""
+    from crevasse.survey import written
+
+    console = Console()
+    console.print(f"\n[bold]{escape(found['answer'])}[/bold]\n", highlight=False)
+    points = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("point", "loss", "exact", "tolerance", "adaptive", "eigenvalue", "trace"):
+        points.add_column(head, overflow="fold")
+    for p in found["points"]:
+        numbers = (written(p[k]) for k in ("tolerance", "adaptive", "eigenvalue"))
+        trace = f"{written(p['trace']['value'])} ± {written(p['trace']['error'])}"
+        points.add_row(f"{p['point']} {p['trial']}", written(p["loss"]), _two(p["exact"]), *numbers, trace)
+    pairs = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("barrier", "straight line", "units in the same order", "bent path"):
+        pairs.add_column(head, overflow="fold")
+    for p in found["pairs"]:
+        pairs.add_row(p["pair"], *(written(p[way]["barrier"]) for way in ("straight", "aligned", "bent")))
+    for table in (points, pairs):
+        console.print(table, highlight=False)
+        console.print()
+    console.print(f"page: {folder / 'index.html'}", highlight=False, soft_wrap=True)
 
 
 def option_lines(table: "Table[Any]", name: str) -> list[tuple[str, str, str]]:

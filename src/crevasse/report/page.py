@@ -27,7 +27,23 @@ _HERE = Path(__file__).parent
 
 
 def render(template: str, verdict: dict[str, Any], rows: Sequence[Row], pictures: dict[str, Any], **more: Any) -> str:
-    """A whole page. template: a file beside this one; more: what it shows besides study, run and pictures."""
+    """The page of a study. template: a file beside this one; more: what it shows besides study, run and pictures."""
+    name = verdict["study"].removesuffix(":")
+    return fill(
+        template,
+        pictures,
+        question=verdict["question"],
+        answer=verdict["answer"],
+        command=f"crevasse study {shlex.quote(name)} --budget {shlex.quote(verdict['budget'])}",
+        study=verdict | {"study": name},
+        seconds=number(verdict.get("seconds")),
+        environments=environments(rows),
+        **more,
+    )
+
+
+def fill(template: str, pictures: dict[str, Any], *, question: str, answer: str, command: str, **more: Any) -> str:
+    """A whole page. command: what makes it again; more: what else the template shows."""
     scripts = {"plotly": get_plotlyjs().replace("\r\n", "\n"), "report": (_HERE / "report.js").read_text("utf-8")}
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -43,13 +59,11 @@ def render(template: str, verdict: dict[str, Any], rows: Sequence[Row], pictures
         "line": line_text,
     }
     environment.globals["place"] = place
-    name = verdict["study"].removesuffix(":")
     return environment.get_template(template).render(
-        study=verdict | {"study": name},
-        answer=asides(verdict["answer"]),
-        seconds=number(verdict.get("seconds")),
-        command=f"crevasse study {shlex.quote(name)} --budget {shlex.quote(verdict['budget'])}",
-        environments=environments(rows),
+        question=question,
+        answer=asides(answer),
+        long=len(answer) > 130,
+        command=command,
         policy=policy(scripts.values()),
         style=Markup((_HERE / "report.css").read_text("utf-8") + figures.colour_rules()),
         pictures=embed(pictures),
