@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from crevasse import memory, store
 from crevasse.api import make_config
-from crevasse.documents import Data, Rows
+from crevasse.documents import Data, Rows, head
 from crevasse.errors import UserError
 from crevasse.formats.generate import generate, token_limit
 from crevasse.models import MODELS, losses
@@ -87,8 +87,9 @@ def test_running_freely_writes_what_transformers_writes(tiny, family, form):
         for p in model.parameters():  # random weights say one token for ever; larger ones vary
             p.copy_(torch.randn_like(p) * 0.4)
     problems = data.splits.train
-    written = generate(model, data.form, data.script, data.train, problems.x, rows=6)
-    limit = token_limit(data.train, False) - int(data.train.prompt.max())
+    some = head(data.train, 8)
+    written = generate(model, data.form, data.script, some, problems.x[:8], rows=3)
+    limit = token_limit(some, False) - int(some.prompt.max())
     for row, output in enumerate(written):
         prompt = torch.from_numpy(data.train.tokens[row, : data.train.prompt[row]]).long()[None]
         theirs = (
@@ -191,7 +192,7 @@ def test_a_model_is_judged_as_it_is_and_with_solved_problems_before_it(tiny, tmp
         config_of(tiny(), "direct:shots=3")
 
 
-@pytest.mark.parametrize("options", ["", ",lora=4"])
+@pytest.mark.parametrize("options", [",lora=4"])  # whole models go the same way, and take as long again
 def test_a_fine_tune_that_is_cut_off_ends_bitwise_as_one_that_is_not(tiny, tmp_path, options):
     config = config_of(tiny(), "tool", options=options, steps=12, batch=4)
     whole = run_trial(config, tmp_path / "whole")
@@ -224,7 +225,7 @@ assert record["environment"]["processes"] == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", ["adamw:lr=0.01", "gaf:threshold=2"])
+@pytest.mark.parametrize("rule", ["gaf:threshold=2"])  # at 2 it keeps all: what adamw does, by way of microbatches
 def test_two_processes_train_what_one_trains(tiny, tmp_path, rule):
     config = config_of(tiny(), "trace", rule=rule, steps=4, batch=7)
     alone = run_trial(config, tmp_path / "one")
