@@ -29,6 +29,7 @@ from crevasse.studies.claims.base import (
     share,
 )
 from crevasse.studies.measures import Measure
+from crevasse.survey import DRAWS, KEPT, RADII
 
 CELL = "iterated-product"
 #: Kind of solution -> in words. The rule is read on the same problems as memory, all of them of six factors.
@@ -38,10 +39,6 @@ KINDS = {
     "memory": "memory of the answers",
     "random": "memory of shuffled answers",
 }
-#: A share of the length of each row of weights: filter-normalised.
-RADII = (0.003, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5)
-KEPT = 0.9
-DRAWS = 8
 #: Measure -> what it is, whether it changes with the scale of the weights, whether more of it is sharper.
 MEASURES = {
     "largest eigenvalue": ("raw", True),
@@ -125,8 +122,9 @@ class Sharpness(Claim):
         top = sharpness.eigenvalues(loss, at, 1, seed=seed, tolerance=0.01, limit=100)
         exact = [(0.0, ground.exact(at))]
         ways = sharpness.directions(at, DRAWS, seed=seed, rows=ground.rows)
-        rises = sharpness.perturbed(loss, at, RADII, seed=seed, draws=DRAWS, rows=ground.rows).mean(1).tolist()
-        exact += [(r, sum(ground.exact(at + r * way) for way in ways) / DRAWS) for r in RADII]
+        read = [[ground.read(at + r * way) for way in ways] for r in RADII]
+        rises = [sum(loss for loss, _ in of) / DRAWS for of in read]
+        exact += [(r, sum(right for _, right in of) / DRAWS) for r, of in zip(RADII, read, strict=True)]
         values = {
             "loss": float(loss(at)),
             "exact": exact[0][1],
