@@ -13,7 +13,7 @@ from typing import Any
 from crevasse.studies import STUDIES, decide, read_evidence
 from crevasse.studies.leaderboard import FOUND
 from crevasse.studies.leaderboard.benches import ADD_59
-from crevasse.studies.starvation import ROWS
+from crevasse.studies.starvation import GROUPS, ROWS
 
 HERE = Path(__file__).parent
 PAGE, EVIDENCE = HERE / "question.md", HERE.parent / "evidence"
@@ -34,8 +34,13 @@ def rules() -> Figures:
 
 @functools.cache
 def starvation() -> Figures:
-    """Of the study of starvation, as far as it has been run."""
-    return verdict("starvation-part", "starvation:only=fewer")
+    """Of the study of starvation."""
+    return verdict("starvation-full", "starvation")
+
+
+def group(*names: str) -> list[Figures]:
+    """The arms of some groups of it."""
+    return [a for a in starvation()["arms"] if a["group"] in [GROUPS[n] for n in names]]
 
 
 def bench(board: Figures, name: str) -> list[Figures]:
@@ -115,9 +120,9 @@ def _random() -> str:
 
 def raced() -> list[tuple[str, int, int, int]]:
     """Of each race, in words: seeds, those found within AdamW's passes, and within twice as many."""
-    rows = read_evidence(EVIDENCE / "starvation-part" / "evidence.parquet")
+    rows = read_evidence(EVIDENCE / "starvation-full" / "evidence.parquet")
     found = []
-    for name in dict.fromkeys(r["arm"] for r in rows):
+    for name in (a["arm"] for a in group("fewer")):
         mine = [r for r in rows if r["arm"] == name]
         config = json.loads(mine[0]["config"])
         batch = min(config["batch"], mine[0]["examples"])
@@ -211,13 +216,30 @@ def _raced() -> str:
         ["a race on", "data seeds", "found within AdamW's passes", "within twice as many", "test, at the end"],
         [
             [words, str(seeds), str(one), str(two), score(a["splits"]["random"])]
-            for (words, seeds, one, two), a in zip(raced(), starvation()["arms"], strict=True)
+            for (words, seeds, one, two), a in zip(raced(), group("fewer"), strict=True)
         ],
     )
 
 
+def _withheld() -> str:
+    return table(
+        ["what is withheld", "held-out", "training", "finding"],
+        [[a["title"], score(a["splits"].get("random")), share(a["train"]["mean"] if a["train"] else None), a["finding"]]
+         for a in group("baseline", "withheld", "raced")],
+    )  # fmt: skip
+
+
+def _elsewhere() -> str:
+    return table(
+        ["where", "held-out", "training", "lockstep"],
+        [[a["title"], score(a["splits"].get("random")), share(a["train"]["mean"] if a["train"] else None),
+          share(a["lockstep"]["mean"]) if a["lockstep"] and a["learned"] else "did not learn"]
+         for a in group("elsewhere")],
+    )  # fmt: skip
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "cell": _cell, "curve": _curve, "raced": _raced, "sums": _sums,
+    "cell": _cell, "curve": _curve, "raced": _raced, "withheld": _withheld, "elsewhere": _elsewhere, "sums": _sums,
     "transformer": _transformer, "lengths": _lengths, "random": _random, "wrong": _wrong,
 }  # fmt: skip
 
@@ -278,6 +300,33 @@ def _more() -> list[str]:
     return sentences
 
 
+def _starved() -> list[str]:
+    """Of the ways to withhold capacity, and of the places where the race fails."""
+
+    def best(arms: Sequence[Figures]) -> str:
+        return share(max(a["splits"]["random"]["mean"] for a in arms))
+
+    own, withheld, raced, fewer = (group(g) for g in ("baseline", "withheld", "raced", "fewer"))
+    assert not any(a["finding"] == "rule" for a in own + withheld)
+    memory = [a for a in withheld if a["finding"] == "memory"]
+    nothing = [a for a in withheld if a["train"]["mean"] < 0.25]
+    there = {end: [a for a in group("elsewhere") if a["arm"].endswith(end)] for end in ("-race", "-adamw")}
+    by = {a["arm"]: share(a["splits"]["random"]["mean"]) for a in raced}
+    default = next(a for a in fewer if a["arm"] == "race-n2000")
+    return [
+        f"Neither AdamW in {len(own)} settings nor any of {len(withheld)} settings of five ways to withhold capacity "
+        f"from the whole cell finds it: the best means are {best(own)} and {best(withheld)}.",
+        f"{len(memory)} of the {len(withheld)} end in memory, {len(nothing)} learn nothing.",
+        f"A race of models an eighth as wide answers {by['race-thin8']}, a sixteenth {by['race-thin16']}, ranked by "
+        f"the training loss {by['race-by-train']}, without growth {by['race-growth1']}; the race as it is, on other "
+        f"seeds, {share(default['splits']['random']['mean'])}.",
+        f"Elsewhere the race finds it in {sum(a['finding'] == 'rule' for a in there['-race'])} of "
+        f"{len(there['-race'])} places, and AdamW in {sum(a['finding'] == 'rule' for a in there['-adamw'])}; AdamW "
+        f"memorises in {sum(a['finding'] == 'memory' for a in there['-adamw'])}, the race in "
+        f"{sum(a['finding'] == 'memory' for a in there['-race'])}, and its best mean is {best(there['-race'])}.",
+    ]
+
+
 def _after(name: str, e: Figures) -> str:
     """``240 steps`` or, where a rule looks more than once at each row, ``120 steps (240 passes)``"""
     batch = next(b["batch"] for b in rules()["board"]["benches"] if b["name"] == name)
@@ -319,6 +368,7 @@ def sentences() -> list[str]:
         f"Of {len(remembers)} rules that find the sum and were given random labels, {_kept(remembers)} remember nine "
         f"of ten of them or more; the least, {share(least['train']['mean'])}, is remembered by `{least['rule']}`.",
         *_more(),
+        *_starved(),
         *(
             f"On {seeds} fresh data seeds with {words} it is found in {one} within AdamW's passes, in {two} within "
             "twice as many."
