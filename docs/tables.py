@@ -1,4 +1,4 @@
-"""The tables of question.md, from the evidence that is committed: `python docs/tables.py` writes them anew.
+"""What question.md and claims.md take from the committed evidence: `python docs/tables.py` writes it anew.
 
 tests/test_question.py holds the page to what stands here, and each of its sentences with a figure to the evidence.
 """
@@ -13,10 +13,11 @@ from typing import Any
 from crevasse.studies import STUDIES, decide, read_evidence
 from crevasse.studies.leaderboard import FOUND
 from crevasse.studies.leaderboard.benches import ADD_59
+from crevasse.studies.measures import fingerprint, read_measures
 from crevasse.studies.starvation import GROUPS, ROWS
 
 HERE = Path(__file__).parent
-PAGE, EVIDENCE = HERE / "question.md", HERE.parent / "evidence"
+PAGE, CLAIMS_PAGE, EVIDENCE = HERE / "question.md", HERE / "claims.md", HERE.parent / "evidence"
 
 Figures = dict[str, Any]
 
@@ -381,14 +382,43 @@ def _kept(entries: Sequence[Figures]) -> int:
     return sum(e["train"]["mean"] >= 0.9 for e in entries)
 
 
-def filled(page: str) -> str:
+@functools.cache
+def claims() -> Figures:
+    """Of the claims of the thesis, worked out again."""
+    folder = EVIDENCE / "claims-minutes"
+    rows = read_evidence(folder / "evidence.parquet")
+    measures = read_measures(folder / "measures.parquet", fingerprint([r["trial"] for r in rows]))
+    return decide(STUDIES.parse("claims"), "minutes", rows, measures)
+
+
+def _verdicts() -> str:
+    return table(
+        ["claim", "verdict", "what decides it"],
+        [[f"{c['claim']} {c['title']}", c["decision"], c["key"].replace("|", "\\|")] for c in claims()["claims"]],
+    )
+
+
+def _claim(c: Figures) -> str:
+    parts = [f"> {c['quote']}", f"*Hypothesis.* {c['hypothesis']}", f"*Experiment.* {c['experiment']}",
+             f"*Decision rule.* {c['rule']}", f"**{c['decision'].capitalize()}**: {c['key']}.",
+             f"*What would change it.* {c['change']}"]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def claim_tables() -> dict[str, Callable[[], str]]:
+    """Of claims.md: all verdicts, and each claim by itself."""
+    return {"verdicts": _verdicts} | {c["claim"]: functools.partial(_claim, c) for c in claims()["claims"]}
+
+
+def filled(page: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """The page with its tables from the evidence."""
 
     def block(found: re.Match[str]) -> str:
-        return f"<!-- table {found[1]} -->\n{TABLES[found[1]]()}\n<!-- end -->"
+        return f"<!-- table {found[1]} -->\n{tables[found[1]]()}\n<!-- end -->"
 
     return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
+    CLAIMS_PAGE.write_text(filled(CLAIMS_PAGE.read_text("utf-8"), claim_tables()), "utf-8")

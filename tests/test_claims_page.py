@@ -1,0 +1,40 @@
+"""docs/claims.md says what the evidence says, claim by claim."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from crevasse.studies.claims.study import CLAIMS
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def page(tables):
+    return tables.CLAIMS_PAGE.read_text("utf-8")
+
+
+def test_every_claim_has_its_section(page):
+    marks = re.findall(r"<!-- table (\w+) -->", page)
+    assert marks == ["verdicts", *(c.number for c in CLAIMS)]
+    assert re.findall(r"^## (\w+) · (.+)$", page, re.MULTILINE) == [(c.number, c.title) for c in CLAIMS]
+
+
+def test_verdicts_and_figures_are_those_of_the_evidence(tables, page):
+    assert tables.filled(page, tables.claim_tables()) == page, "run `python docs/tables.py`"
+
+
+def test_the_remarks_have_no_figures_of_their_own(page):
+    """Each figure stands in a block that comes from the evidence."""
+    prose = re.sub(r"<!-- table.*?<!-- end -->", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?<!\w)[-−]?\.?\d[\d.,]*", re.sub(r"^## .*$", "", prose, flags=re.MULTILINE))
