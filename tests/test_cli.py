@@ -69,6 +69,37 @@ def test_solve_gives_the_exact_answer(words, answer):
     assert crevasse.solve(words[0], words[1:])["answer"] == (int(answer) if answer.isdecimal() else answer)
 
 
+def test_teach_says_the_rule_what_follows_and_what_to_ask():
+    said = call("teach", "1=1", "3=6", "5=120").stdout
+    assert "f(n) = n · f(n-1)" in said and "6 = 720" in said
+    lesson = json.loads(call("teach", "1=1", "3=2", "5=5", "--json").stdout)
+    assert set(lesson) == {"examples", "programs", "next", "telling", "sure", "complete"}
+    assert lesson["programs"][0]["program"] == "f(0) = 0; f(1) = 1; f(n) = f(n-1) + f(n-2)"
+    assert sum(p["share"] for p in lesson["programs"]) == pytest.approx(1)
+    assert len(lesson["telling"]["values"]) > 1
+
+
+def test_teach_guesses_nothing_where_no_program_was_found():
+    said = call("teach", "3=9", "4=17", "7=2", "--seconds", "0.01").stdout
+    assert "none that gives these examples was found" in said
+    assert json.loads(call("teach", "3=9", "4=17", "7=2", "--seconds", "0.01", "--json").stdout)["next"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["3=9", "3=10"], "3=9 and 3=10 contradict each other"),
+        (["-1=4"], "inputs from 0 to 1000"),
+        (["__import__('os')=1"], "is no example"),
+        (["1=1"] * 6, "from one to five examples"),
+        (["1=1", "2,3=4"], "all of one argument"),
+        (["1=2", "--seconds", "nan"], "--seconds must be above 0"),
+    ],
+)
+def test_teach_refuses_bad_examples_in_one_line(words, said):
+    assert said in refused("teach", *words)
+
+
 def test_solve_prints_answer_trace_and_json():
     assert call("solve", "factorial", "23").stdout == "2.585202e+22\n"
     assert call("solve", "factorial", "5", "--format", "trace").stdout.split() == ["5", "20", "60", "120", "120", "120"]

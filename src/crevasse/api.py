@@ -242,10 +242,49 @@ def solve(task: str, inputs: list[str]) -> dict[str, Any]:
     return {"task": found.name, "input": shown, "answer": plain(solution.answers[0]), "trace": trace}
 
 
+def teach(examples: Sequence[str], seconds: float = 20.0) -> dict[str, Any]:
+    """What one to five examples (``"3=6"``, ``"12,18=6"``) teach. -> what ``crevasse teach --json`` prints.
+
+    programs: the shortest that give all of them, each with its length in bits and the share by which it is believed;
+    empty where none was found. next: what the believed programs say of the inputs that follow, most believed first.
+    telling: the further input that would tell them apart best. complete: false where the time ended the search.
+    Raises UserError.
+    """
+    from crevasse.lessons.induce import induce, parse_pairs
+    from crevasse.programs.language import text
+
+    require(0 < seconds <= 3600, f"--seconds must be above 0 and at most 3600, not {seconds:g}")
+    found = induce(parse_pairs(examples), seconds)
+
+    def predicted(at: tuple[int, ...]) -> dict[str, Any]:
+        by_share = sorted(found.predictions(*at).items(), key=lambda e: -e[1])
+        return {"input": list(at), "values": [{"value": v, "share": share} for v, share in by_share]}
+
+    return {
+        "examples": [{"input": list(at), "value": v} for at, v in found.pairs.items()],
+        "programs": [{"program": text(f.program), "bits": f.bits, "share": f.share} for f in found.programs],
+        "next": [predicted(at) for at in found.next_inputs] if found.programs else [],
+        "telling": predicted(found.telling) if found.telling is not None else None,
+        "sure": found.sure if found.programs else 0.0,
+        "complete": found.complete,
+    }
+
+
 def _written(task: Any, value: int) -> Any:
     """A number as itself, or as the text that a task with significant figures writes."""
     text = task.spell(value)
     return value if text == str(value) else text
 
 
-__all__ = ["DEFAULT_OUT", "UserError", "landscape", "make_config", "run", "solve", "study", "summarise", "sweep"]
+__all__ = [
+    "DEFAULT_OUT",
+    "UserError",
+    "landscape",
+    "make_config",
+    "run",
+    "solve",
+    "study",
+    "summarise",
+    "sweep",
+    "teach",
+]

@@ -422,6 +422,45 @@ def print_landscape(found: dict[str, Any], folder: Path) -> None:
     console.print(f"page: {folder / 'index.html'}", highlight=False, soft_wrap=True)
 
 
+def print_lesson(lesson: dict[str, Any], most: int = 4) -> None:
+    """What a few examples teach, in words."""
+    programs, found = lesson["programs"], len(lesson["programs"])
+    told = "The time was up before all programs were tried"
+    if not found:
+        print(
+            f"{told}: none that gives these examples was found. --seconds sets how long it may take."
+            if not lesson["complete"]
+            else "No program of the language gives these examples, so nothing is said of other inputs."
+        )
+        return
+    examples = _count(len(lesson["examples"]), "example")
+    print(f"The shortest program that gives {'this' if len(lesson['examples']) == 1 else 'the'} {examples}:")
+    for i, p in enumerate(programs[:most]):
+        if i == 1:
+            print("\nOthers that do, by how far each is believed:")
+        text = p["program"].replace("\n", "; ")
+        print(f"  {text}    ({p['bits']} bits, {p['share']:.0%})")
+    if found > most:
+        print(f"  and {found - most} more")
+    print("\nNext: " + "; ".join(_prediction(p) for p in lesson["next"]))
+    print(f"Sure of that: {lesson['sure']:.0%}, within this language")
+    if (telling := lesson["telling"]) is not None:
+        print(f"The example that would tell them apart best: {_prediction(telling)}?")
+    if not lesson["complete"]:
+        print(f"{told}: the best so far.")
+
+
+def _prediction(p: dict[str, Any]) -> str:
+    """``7 = 13 (84%) or 8 (16%)``; a long number is cut."""
+
+    def value(v: int | None) -> str:
+        text = "undefined" if v is None else str(v)
+        return text if len(text) <= 24 else f"{text[:12]}… ({len(text)} digits)"
+
+    values = [value(v["value"]) + (f" ({v['share']:.0%})" if v["share"] < 0.995 else "") for v in p["values"][:3]]
+    return f"{','.join(map(str, p['input']))} = {' or '.join(values)}"
+
+
 def option_lines(table: "Table[Any]", name: str) -> list[tuple[str, str, str]]:
     """(option, default, what it is) of a table's entry, the last from the comment that stands beside the field."""
     cls = table.cls(name)
