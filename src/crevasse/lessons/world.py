@@ -51,6 +51,17 @@ class Attribute:
         nodes = dict.fromkeys(itertools.chain(*self.paths))
         return {node: np.array([node in path for path in self.paths]) for node in nodes}
 
+    @functools.cached_property
+    def held(self) -> Floats:
+        """`members` as numbers: (node, value)."""
+        return np.stack([*self.members.values()]).astype(np.float64)
+
+    @functools.cached_property
+    def spread(self) -> Floats:
+        """The probability of each node where one of a level's is drawn: (node, level)."""
+        levels = [self.nodes(level) for level in range(self.levels)]
+        return np.array([[(node in nodes) / len(nodes) for nodes in levels] for node in self.members])
+
     def node(self, value: int, level: int) -> str:
         path = self.paths[value]
         return path[min(level, len(path) - 1)]

@@ -1,0 +1,147 @@
+"""What lessons are worth: utility, regret and reach in lives whose cause is known, by looking at all events."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from crevasse.lessons.apply import METHODS, TRAINING, Training, learn, lesson, remember, replay_of
+from crevasse.lessons.causes import KINDS, ODDS, Kind, Life, Odds, live, product
+from crevasse.lessons.choice import Posterior, Prior, experienced, lesson_of, shortest
+from crevasse.lessons.policy import BAD, GOOD, Policies, approaches
+from crevasse.lessons.scopes import NOTHING, describe, mask
+from crevasse.lessons.world import Bools, Floats, World
+from crevasse.seeds import seed_for
+from crevasse.spec import require
+
+Row = dict[str, Any]
+
+#: Incidents after which is measured.
+AFTER = (1, 2, 3, 5, 10)
+#: A lesson that avoids more of the vicinity than this, where there is none to learn, is a false one.
+FALSE = 0.02
+
+
+def vicinity(life: Life) -> Floats:
+    """Events around the first incident: each attribute keeps its value with probability 1/2, else habit: (event,)."""
+    kept = life.world.at(int(life.incidents[0]))
+    return product([0.5 * np.eye(len(h))[v] + 0.5 * h for v, h in zip(kept, life.habit, strict=True)])
+
+
+def utility(life: Life, approached: Bools, weight: Floats) -> float:
+    """What is expected of a meeting: GOOD or BAD where it is approached, 0 where it is not."""
+    return float(weight @ (approached * (GOOD + life.chances * (BAD - GOOD))))
+
+
+def measures(life: Life, before: Bools, after: Bools) -> Row:
+    """What a policy does by what it approached `before` a lesson and `after` it: (event,) each.
+
+    Weighted by how likely an event is to be met, half in the habitual life, half in the vicinity of the incident:
+    utility, regret against the best decisions, over (avoided outside of the cause), under (approached within it).
+    disturbed: the share of all events outside of the cause whose decision changed. false: how much of the vicinity is
+    newly avoided.
+    """
+    near = vicinity(life)
+    weight = 0.5 * product(life.habit) + 0.5 * near
+    cause = mask(life.world, life.cause)
+    best = utility(life, approaches(life.chances), weight)
+    worth = utility(life, after, weight)
+    return {
+        "utility": worth,
+        "regret": best - worth,
+        "over": float(weight @ (~cause & ~after)),
+        "under": float(weight @ (cause & after)),
+        "disturbed": float((before != after)[~cause].mean()) if not cause.all() else 0.0,
+        "false": float(near @ (before & ~after)),
+    }
+
+
+def run_worlds(
+    world: World,
+    n_worlds: int,
+    seed: int,
+    methods: Sequence[str] = tuple(METHODS),
+    after: Sequence[int] = AFTER,
+    kinds: Sequence[Kind] = KINDS,
+    odds: Odds = ODDS,
+    training: Training = TRAINING,
+    lessons: int = 200,
+    remembered: int = 200,
+) -> list[Row]:
+    """A row for each life, method and number of incidents: `measures`, and what was believed.
+
+    lessons: how many the learner has drawn in other lives (0: its prior is the shortest code). remembered: events that
+    it remembers of this one. Raises UserError for no lives, an unknown method or numbers of incidents beyond ten.
+    """
+    require(n_worlds > 0, "at least one world is needed")
+    require(all(1 <= n <= 10 for n in after), f"incidents are 1 to 10, not {[*after]}")
+    prior = experienced(world, lessons, seed_for(seed, "others"), kinds, odds) if lessons else shortest(world)
+    lives = [live(world, seed_for(seed, f"world {i}"), kinds, odds, remembered) for i in range(n_worlds)]
+    policies = remember(world, lives, seed, training)
+    rows = []
+    for i, life in enumerate(lives):
+        own = seed_for(seed, f"lessons {i}")
+        rows += [
+            {"world": i, **row} for row in _of_life(life, policies.take([i]), prior, methods, after, training, own)
+        ]
+    return rows
+
+
+def _of_life(
+    life: Life,
+    start: Policies,
+    prior: Prior,
+    methods: Sequence[str],
+    after: Sequence[int],
+    training: Training,
+    seed: int,
+) -> list[Row]:
+    old = start.bad()[0]
+    believed = {n: lesson_of(life, n, prior) for n in after}
+    asked = [(method, n) for method in methods for n in after]
+    taught = [lesson(method, life, n, old, prior, believed[n]) for method, n in asked]
+    said = learn(start, taught, replay_of(life), training, seed).bad()
+    before = approaches(old)
+    rows = []
+    for (method, n), now in zip(asked, said, strict=True):
+        decided = before if method == "nothing" else approaches(now)
+        rows.append({
+            "method": method, "n": n, "kind": life.kind, "cause": describe(life.world, life.cause),
+            "chance": life.cause == NOTHING, "met": bool(mask(life.world, life.cause)[life.incidents[0]]),
+            "best": describe(life.world, believed[n].best), "found": believed[n].best == life.cause,
+            "nothing": believed[n].nothing, **measures(life, before, decided),
+        })  # fmt: skip
+    return rows
+
+
+def gap_closed(rows: Sequence[Row], method: str, n: int) -> float:
+    """How much of what an oracle gains over learning nothing the method gains, after n incidents: the ratio of the two
+    means over lives, (U − U_nothing) / (U_oracle − U_nothing)."""
+    mean = {
+        m: np.mean([r["utility"] for r in rows if r["method"] == m and r["n"] == n])
+        for m in (method, "nothing", "oracle")
+    }
+    return float((mean[method] - mean["nothing"]) / (mean["oracle"] - mean["nothing"]))
+
+
+def false_lessons(rows: Sequence[Row], method: str, n: int) -> float:
+    """The share of lives where bad was pure chance, in which a lesson was drawn nevertheless; nan without any."""
+    false = [r["false"] > FALSE for r in rows if r["method"] == method and r["n"] == n and r["chance"]]
+    return float(np.mean(false)) if false else float("nan")
+
+
+def calibration(lives: Sequence[Life], believed: Sequence[Posterior], bins: int = 10) -> list[Row]:
+    """Reliability of "the lesson's scope holds this event": a row per bin of that probability that is not empty, with
+    the mean probability, how often the cause does hold the event, and the share of all weight. Events count by the
+    vicinity of the incident."""
+    weight, said, true = (np.zeros(bins) for _ in range(3))
+    for life, posterior in zip(lives, believed, strict=True):
+        near, m = vicinity(life), posterior.contains()
+        at = np.minimum((m * bins).astype(np.int64), bins - 1)
+        weight += np.bincount(at, near, bins)
+        said += np.bincount(at, near * m, bins)
+        true += np.bincount(at, near * mask(life.world, life.cause), bins)
+    return [
+        {"said": said[i] / weight[i], "true": true[i] / weight[i], "weight": weight[i] / weight.sum()}
+        for i in np.flatnonzero(weight)
+    ]
