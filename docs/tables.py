@@ -234,7 +234,7 @@ def _elsewhere() -> str:
     return table(
         ["where", "held-out", "training", "lockstep"],
         [[a["title"], score(a["splits"].get("random")), share(a["train"]["mean"] if a["train"] else None),
-          share(a["lockstep"]["mean"]) if a["lockstep"] and a["learned"] else "did not learn"]
+          in_step(a)]
          for a in group("elsewhere")],
     )  # fmt: skip
 

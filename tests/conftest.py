@@ -1,6 +1,9 @@
 """What several test files share."""
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -30,6 +33,17 @@ def small() -> Callable[..., TrialConfig]:
         return make_config(task, form, model, rule, **{**defaults, **fields})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tables() -> ModuleType:
+    """docs/tables.py, which writes the tables of the pages that are held to the evidence."""
+    path = Path(__file__).resolve().parent.parent / "docs" / "tables.py"
+    spec = importlib.util.spec_from_file_location("tables", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

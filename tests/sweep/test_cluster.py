@@ -105,10 +105,10 @@ class Heard:
 
 
 def in_the_middle(heard):
-    """Both nodes are at work: two trials have begun and not ended, one of them is well under way."""
+    """Both nodes are at work: two trials have made steps and not ended, one of them is well under way."""
     running = {e.number for e in heard.events} - set(heard.ends())
     steps = [heard.steps(number) for number in running]
-    return len(steps) == 2 and all(steps) and any(s[-1] >= 50 for s in steps)
+    return len(steps) == 2 and all(s and s[-1] > 0 for s in steps) and any(s[-1] >= 50 for s in steps)
 
 
 def test_equal_to_the_local_engine(nodes, configs, local, tmp_path, capfd):

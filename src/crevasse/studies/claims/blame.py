@@ -17,11 +17,7 @@ RULES = (
     ("muon", "Muon", "muon"),
     ("race", "race of narrow models", "race"),
 )
-MODELS = (
-    ("transformer", "transformer", "transformer"),
-    ("recurrent", "recurrent", "bilinear"),
-    ("looped", "looped", "looped"),
-)
+MODELS = (("transformer", "transformer", "transformer"), ("recurrent", "recurrent", "bilinear"))
 FORMATS = (("direct", "answer only", "direct"), ("trace", "every step written", "trace"))
 DATA = (
     ("2000", "2,000 products of six", "iterated-product", 2000),
@@ -68,15 +64,14 @@ class Blame(Claim):
     def _levels(self, budget: Budget) -> tuple[tuple[Any, ...], ...]:
         if budget == "full":
             return RULES, MODELS, FORMATS, DATA
-        return RULES[:2], MODELS[:2], FORMATS, DATA[:2]
+        return RULES[:2], MODELS, FORMATS, DATA[:2]
 
     def arms(self, budget: Budget) -> list[Arm]:
         seeds, rows = {"smoke": (1, 2 * 60 * 64), "minutes": (3, 2 * 600 * 64), "full": (3, 768_000)}[budget]
         return [
             self.make(
                 "-".join(x[0] for x in (rule, model, form, data)), ", ".join(x[1] for x in (rule, model, form, data)),
-                data[2], form[2], model[2], _rule(rule[2], model[0]), seeds=seeds, train=data[3],
-                **_spent(rule[0], rows),
+                data[2], form[2], model[2], rule[2], seeds=seeds, train=data[3], **_spent(rule[0], rows),
             )
             for rule, model, form, data in itertools.product(*self._levels(budget))
         ]  # fmt: skip
@@ -124,11 +119,6 @@ class Blame(Claim):
                 "values": means.T.tolist(),
             }],
         )  # fmt: skip
-
-
-def _rule(text: str, model: str) -> str:
-    """A looped block takes twice the usual rate of AdamW (as in C2 and C5)."""
-    return "adamw:lr=0.006" if (text, model) == ("adamw", "looped") else text
 
 
 def _spent(rule: str, rows: int) -> dict[str, Any]:

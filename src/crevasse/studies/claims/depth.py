@@ -57,7 +57,7 @@ class Depth(Claim):
     def _grid(self, budget: Budget) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
         """Tasks, depths and numbers of steps."""
         if budget == "full":
-            return ("z120", "affine", "s5"), (1, 2, 3, 4, 6), (2, 3, 4, 7, 15, 31)
+            return ("z120", "affine", "s5"), (1, 2, 3, 6), (2, 3, 7, 31)
         if budget == "minutes":
             return ("z120", "affine", "s5"), (1, 2), (2, 3)
         return ("s5",), (1,), (2,)
@@ -65,7 +65,7 @@ class Depth(Claim):
     def arms(self, budget: Budget) -> list[Arm]:
         tasks, depths, steps = self._grid(budget)
         texts = {name: (words, text, more) for name, words, text, more in TASKS}
-        seeds, updates = {"smoke": (1, 60), "minutes": (1, 800), "full": (3, 2000)}[budget]
+        seeds, updates, batch = {"smoke": (1, 60, 256), "minutes": (1, 800, 256), "full": (3, 1200, 128)}[budget]
 
         def one(task: str, depth: int, n: int, width: int) -> Arm:
             words, text, more = texts[task]
@@ -73,7 +73,7 @@ class Depth(Claim):
             return self.make(
                 f"{task}-{depth}-{n}-{width}", f"{title}, width {width}", text.format(n + more, n + more + 1), "direct",
                 f"transformer:layers={depth},width={width}", "adamw:lr=0.001,decay=1", seeds=seeds, steps=updates,
-                batch=256, train=20_000,
+                batch=batch, train=20_000,
             )  # fmt: skip
 
         grid = [one(t, d, n, WIDTH) for t in tasks for d in depths for n in steps]

@@ -54,7 +54,7 @@ class Irreducible(Claim):
     change: ClassVar[str] = "More data, longer training, other learners: it is a claim about all of them."
 
     def arms(self, budget: Budget) -> list[Arm]:
-        seeds, longer = {"smoke": (1, 0.1), "minutes": (2, 1), "full": (5, 3)}[budget]
+        seeds, longer = {"smoke": (1, 0.1), "minutes": (2, 1), "full": (3, 2)}[budget]
         return [
             self.make(
                 f"{task}-{learner}", f"{title}, {how}", text, "filler" if model == "bilinear" and not listing else form,

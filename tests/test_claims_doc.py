@@ -1,22 +1,10 @@
 """docs/claims.md says what the evidence says, claim by claim."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 from crevasse.studies.claims.study import CLAIMS
-
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-
-
-@pytest.fixture(scope="module")
-def tables():
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
