@@ -69,20 +69,23 @@ def test_solve_gives_the_exact_answer(words, answer):
     assert crevasse.solve(words[0], words[1:])["answer"] == (int(answer) if answer.isdecimal() else answer)
 
 
-def test_teach_says_the_rule_what_follows_and_what_to_ask():
-    said = call("teach", "1=1", "3=6", "5=120").stdout
+def test_teach_says_the_rule_what_follows_and_what_to_ask(tmp_path):
+    said = call("teach", "1=1", "3=6", "5=120", cwd=tmp_path).stdout
     assert "f(n) = n · f(n-1)" in said and "6 = 720" in said
-    lesson = json.loads(call("teach", "1=1", "3=2", "5=5", "--json").stdout)
+    lesson = json.loads(call("teach", "1=1", "3=2", "5=5", "--json", cwd=tmp_path).stdout)
     assert set(lesson) == {"examples", "programs", "next", "telling", "sure", "complete"}
     assert lesson["programs"][0]["program"] == "f(0) = 0; f(1) = 1; f(n) = f(n-1) + f(n-2)"
     assert sum(p["share"] for p in lesson["programs"]) == pytest.approx(1)
     assert len(lesson["telling"]["values"]) > 1
 
 
-def test_teach_guesses_nothing_where_no_program_was_found():
-    said = call("teach", "3=9", "4=17", "7=2", "--seconds", "0.01").stdout
+def test_teach_guesses_nothing_where_no_program_was_found(tmp_path):
+    said = call("teach", "3=9", "4=17", "7=2", "--seconds", "0.01", cwd=tmp_path).stdout
     assert "none that gives these examples was found" in said
-    assert json.loads(call("teach", "3=9", "4=17", "7=2", "--seconds", "0.01", "--json").stdout)["next"] == []
+    assert (
+        json.loads(call("teach", "3=9", "4=17", "7=2", "--seconds", "0.01", "--json", cwd=tmp_path).stdout)["next"]
+        == []
+    )
 
 
 @pytest.mark.parametrize(

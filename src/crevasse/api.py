@@ -242,32 +242,55 @@ def solve(task: str, inputs: list[str]) -> dict[str, Any]:
     return {"task": found.name, "input": shown, "answer": plain(solution.answers[0]), "trace": trace}
 
 
-def teach(examples: Sequence[str], seconds: float = 20.0) -> dict[str, Any]:
-    """What one to five examples (``"3=6"``, ``"12,18=6"``) teach. -> what ``crevasse teach --json`` prints.
+def teach(examples: Sequence[str], seconds: float = 20.0, *, out: str | Path | None = None) -> dict[str, Any]:
+    """What one to five examples (``"3=6"``, ``"12,18=6"``) teach; write teach.json and index.html.
 
-    programs: the shortest that give all of them, each with its length in bits and the share by which it is believed;
-    empty where none was found. next: what the believed programs say of the inputs that follow, most believed first.
-    telling: the further input that would tell them apart best. complete: false where the time ended the search.
-    Raises UserError.
+    -> what teach.json says. programs: the shortest that give all of them, each with its length in bits and the share by
+    which it is believed; empty where none was found. next: what the believed programs say of the inputs that follow,
+    most believed first. telling: the further input that would tell them apart best. complete: false where the time
+    ended the search. out: the folder [crevasse-out/teach-EXAMPLES]. Raises UserError.
     """
+    import shlex
+
+    from crevasse import store
     from crevasse.lessons.induce import induce, parse_pairs
     from crevasse.programs.language import text
+    from crevasse.report import teach as page
 
     require(0 < seconds <= 3600, f"--seconds must be above 0 and at most 3600, not {seconds:g}")
-    found = induce(parse_pairs(examples), seconds)
+    pairs = parse_pairs(examples)
+    folder = store.make_folder(Path(out) if out is not None else teach_folder(examples))
+    found = induce(pairs, seconds)
 
     def predicted(at: tuple[int, ...]) -> dict[str, Any]:
         by_share = sorted(found.predictions(*at).items(), key=lambda e: -e[1])
         return {"input": list(at), "values": [{"value": v, "share": share} for v, share in by_share]}
 
-    return {
+    lesson = {
         "examples": [{"input": list(at), "value": v} for at, v in found.pairs.items()],
         "programs": [{"program": text(f.program), "bits": f.bits, "share": f.share} for f in found.programs],
         "next": [predicted(at) for at in found.next_inputs] if found.programs else [],
         "telling": predicted(found.telling) if found.telling is not None else None,
-        "sure": found.sure if found.programs else 0.0,
+        "sure": found.sure,
         "complete": found.complete,
     }
+    command = shlex.join(["crevasse", "teach", *examples, *(["--seconds", f"{seconds:g}"] if seconds != 20 else [])])
+    store.write_json(folder / page.TEACH, lesson)
+    store.write_atomically(folder / page.PAGE, page.render(found, command).encode("utf-8", "replace"))
+    return lesson
+
+
+def teach_folder(examples: Sequence[str]) -> Path:
+    """Where a lesson goes when nobody says where: ``crevasse-out/teach-EXAMPLES``; of long ones the beginning, and a
+    number that stands for the rest. Raises UserError."""
+    import hashlib
+
+    from crevasse.lessons.induce import parse_pairs
+
+    name = "-".join(f"{','.join(map(str, at))}={v}" for at, v in parse_pairs(examples).items())
+    if len(name) > 60:
+        name = f"{name[:50]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return DEFAULT_OUT / f"teach-{_as_folder(name)}"
 
 
 def _written(task: Any, value: int) -> Any:

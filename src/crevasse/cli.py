@@ -371,18 +371,19 @@ def solve(task: str, inputs: tuple[str, ...], form: str, as_json: bool) -> None:
 @cli.command(context_settings={"ignore_unknown_options": True})  # -1=3 is an example, if no good one
 @click.argument("examples", nargs=-1, required=True, metavar="EXAMPLE…")
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="Most time to search.")
+@_out("crevasse-out/teach-EXAMPLES")
 @_json
-def teach(examples: tuple[str, ...], seconds: float, as_json: bool) -> None:
-    """What one to five examples teach (crevasse teach 1=1 3=6 5=120): the shortest programs that give them."""
+def teach(examples: tuple[str, ...], seconds: float, out: Path | None, as_json: bool) -> None:
+    """What one to five examples teach (crevasse teach 1=1 3=6 5=120): the shortest such programs, and a page."""
     from crevasse import api
 
-    lesson = api.teach(examples, seconds)
+    lesson = api.teach(examples, seconds, out=out)
     if as_json:
         _print_json(lesson)
         return
     from crevasse.terminal import print_lesson
 
-    print_lesson(lesson)
+    print_lesson(lesson, out or api.teach_folder(examples))
 
 
 def _list_command(name: str, where: str, kind: str) -> None:

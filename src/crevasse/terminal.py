@@ -161,6 +161,8 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
     shown = _score if wide else _mean  # a narrow window has no room for intervals
     if "claims" in verdict:
         console.print(_claims(verdict["claims"]), highlight=False)
+    elif "lessons" in verdict:
+        console.print(_lessons(verdict["lessons"]), highlight=False)
     else:
         table = _board(verdict["board"], shown) if "board" in verdict else _arms(verdict["arms"], shown)
         (Console(width=160) if wide else console).print(table, highlight=False)
@@ -184,6 +186,17 @@ def _claims(claims: list[dict[str, Any]]) -> RichTable:
     for c in claims:
         word = f"[{colours[c['decision']]}]{c['decision']}[/]"
         table.add_row(c["claim"], escape(c["title"]), word, escape(c["key"]))
+    return table
+
+
+def _lessons(lessons: dict[str, Any]) -> RichTable:
+    """A line a way to learn: what it closes of the gap to the oracle, and how often it learns from pure chance."""
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("gap closed after", *map(str, lessons["after"]), "false lessons, at worst"):
+        table.add_column(head, no_wrap=True)
+    for m in lessons["methods"]:
+        false = max((a["false"]["mean"] for a in m["after"] if a["false"]), default=None)
+        table.add_row(escape(m["method"]), *(_mean(a["gap"]) for a in m["after"]), _two(false))
     return table
 
 
@@ -422,16 +435,18 @@ def print_landscape(found: dict[str, Any], folder: Path) -> None:
     console.print(f"page: {folder / 'index.html'}", highlight=False, soft_wrap=True)
 
 
-def print_lesson(lesson: dict[str, Any], most: int = 4) -> None:
-    """What a few examples teach, in words."""
-    programs, found = lesson["programs"], len(lesson["programs"])
-    told = "The time was up before all programs were tried"
+def print_lesson(lesson: dict[str, Any], folder: Path, most: int = 4) -> None:
+    """What a few examples teach, in words, and where its page lies."""
+    _print_programs(lesson, most)
+    print(f"page: {folder / 'index.html'}")
+
+
+def _print_programs(lesson: dict[str, Any], most: int) -> None:
+    from crevasse.report.teach import NOTHING
+
+    programs, found, complete = lesson["programs"], len(lesson["programs"]), lesson["complete"]
     if not found:
-        print(
-            f"{told}: none that gives these examples was found. --seconds sets how long it may take."
-            if not lesson["complete"]
-            else "No program of the language gives these examples, so nothing is said of other inputs."
-        )
+        print(NOTHING[complete] + ("" if complete else " --seconds sets how long it may take."))
         return
     examples = _count(len(lesson["examples"]), "example")
     print(f"The shortest program that gives {'this' if len(lesson['examples']) == 1 else 'the'} {examples}:")
@@ -446,18 +461,16 @@ def print_lesson(lesson: dict[str, Any], most: int = 4) -> None:
     print(f"Sure of that: {lesson['sure']:.0%}, within this language")
     if (telling := lesson["telling"]) is not None:
         print(f"The example that would tell them apart best: {_prediction(telling)}?")
-    if not lesson["complete"]:
-        print(f"{told}: the best so far.")
+    if not complete:
+        print("The time was up before all programs were tried: the best so far.")
 
 
 def _prediction(p: dict[str, Any]) -> str:
     """``7 = 13 (84%) or 8 (16%)``; a long number is cut."""
+    from crevasse.report.teach import value_text
 
-    def value(v: int | None) -> str:
-        text = "undefined" if v is None else str(v)
-        return text if len(text) <= 24 else f"{text[:12]}… ({len(text)} digits)"
-
-    values = [value(v["value"]) + (f" ({v['share']:.0%})" if v["share"] < 0.995 else "") for v in p["values"][:3]]
+    some = p["values"][:3]
+    values = [value_text(v["value"]) + (f" ({v['share']:.0%})" if v["share"] < 0.995 else "") for v in some]
     return f"{','.join(map(str, p['input']))} = {' or '.join(values)}"
 
 

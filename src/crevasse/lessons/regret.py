@@ -1,5 +1,6 @@
 """What lessons are worth: utility, regret and reach in lives whose cause is known, by looking at all events."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from crevasse.lessons.apply import METHODS, TRAINING, Training, learn, lesson, remember, replay_of
 from crevasse.lessons.causes import KINDS, ODDS, Kind, Life, Odds, live, product
 from crevasse.lessons.choice import Posterior, Prior, experienced, lesson_of, shortest
+from crevasse.lessons.judge import Judge, judged
 from crevasse.lessons.policy import BAD, GOOD, Policies, approaches
 from crevasse.lessons.scopes import NOTHING, describe, mask
 from crevasse.lessons.world import Bools, Floats, World
@@ -67,11 +69,16 @@ def run_worlds(
     training: Training = TRAINING,
     lessons: int = 200,
     remembered: int = 200,
+    judge: Judge | None = None,
+    asked: int = 20,
 ) -> list[Row]:
     """A row for each life, method and number of incidents: `measures`, and what was believed.
 
     lessons: how many the learner has drawn in other lives (0: its prior is the shortest code). remembered: events that
-    it remembers of this one. Raises UserError for no lives, an unknown method or numbers of incidents beyond ten.
+    it remembers of this one. judge: with one, the first `asked` lives have the method "judged" too, which is
+    common-sense with the judge's opinion in the posterior; its rows tell under "cost" what the opinion cost, and
+    compare with the other methods' of these lives alone. Raises UserError for no lives, an unknown method or numbers of
+    incidents beyond ten.
     """
     require(n_worlds > 0, "at least one world is needed")
     require(all(1 <= n <= 10 for n in after), f"incidents are 1 to 10, not {[*after]}")
@@ -82,7 +89,10 @@ def run_worlds(
     for i, life in enumerate(lives):
         own = seed_for(seed, f"lessons {i}")
         rows += [
-            {"world": i, **row} for row in _of_life(life, policies.take([i]), prior, methods, after, training, own)
+            {"world": i, **row}
+            for row in _of_life(
+                life, policies.take([i]), prior, methods, after, training, own, judge if i < asked else None
+            )
         ]
     return rows
 
@@ -95,30 +105,47 @@ def _of_life(
     after: Sequence[int],
     training: Training,
     seed: int,
+    judge: Judge | None,
 ) -> list[Row]:
     old = start.bad()[0]
-    believed = {n: lesson_of(life, n, prior) for n in after}
-    asked = [(method, n) for method in methods for n in after]
-    taught = [lesson(method, life, n, old, prior, believed[n]) for method, n in asked]
-    said = learn(start, taught, replay_of(life), training, seed).bad()
     before = approaches(old)
-    rows = []
-    for (method, n), now in zip(asked, said, strict=True):
-        decided = before if method == "nothing" else approaches(now)
-        rows.append({
-            "method": method, "n": n, "kind": life.kind, "cause": describe(life.world, life.cause),
-            "chance": life.cause == NOTHING, "met": bool(mask(life.world, life.cause)[life.incidents[0]]),
-            "best": describe(life.world, believed[n].best), "found": believed[n].best == life.cause,
-            "nothing": believed[n].nothing, **measures(life, before, decided),
-        })  # fmt: skip
+
+    def rows_of(asked: Sequence[tuple[str, str, int, Posterior]]) -> list[Row]:
+        """asked: names, the methods that they are, incidents, and beliefs."""
+        taught = [lesson(method, life, n, old, prior, believed) for _, method, n, believed in asked]
+        said = learn(start, taught, replay_of(life), training, seed).bad()
+        rows = []
+        for (name, method, n, believed), now in zip(asked, said, strict=True):
+            decided = before if method == "nothing" else approaches(now)
+            rows.append({
+                "method": name, "n": n, "kind": life.kind, "cause": describe(life.world, life.cause),
+                "chance": life.cause == NOTHING, "met": bool(mask(life.world, life.cause)[life.incidents[0]]),
+                "best": describe(life.world, believed.best), "found": believed.best == life.cause,
+                "nothing": believed.nothing, **measures(life, before, decided),
+            })  # fmt: skip
+        return rows
+
+    own = {n: lesson_of(life, n, prior) for n in after}
+    rows = rows_of([(method, method, n, own[n]) for method in methods for n in after])
+    if judge is not None:  # apart from the others, whose numbers a larger stack might change in the last bit
+        opinions = [_opinion(own[n], judge) for n in after]
+        more = rows_of([("judged", "common-sense", n, o) for n, (o, _) in zip(after, opinions, strict=True)])
+        rows += [row | {"cost": cost} for row, (_, cost) in zip(more, opinions, strict=True)]
     return rows
+
+
+def _opinion(believed: Posterior, judge: Judge) -> tuple[Posterior, dict[str, float]]:
+    """The posterior with a judge's opinion in it, and what that cost."""
+    before = dataclasses.replace(judge.cost)
+    return judged(believed, judge), judge.cost.since(before)
 
 
 def gap_closed(rows: Sequence[Row], method: str, n: int) -> float:
     """How much of what an oracle gains over learning nothing the method gains, after n incidents: the ratio of the two
-    means over lives, (U − U_nothing) / (U_oracle − U_nothing)."""
+    means over the lives that have the method, (U − U_nothing) / (U_oracle − U_nothing)."""
+    lives = {r["world"] for r in rows if r["method"] == method}
     mean = {
-        m: np.mean([r["utility"] for r in rows if r["method"] == m and r["n"] == n])
+        m: np.mean([r["utility"] for r in rows if r["method"] == m and r["n"] == n and r["world"] in lives])
         for m in (method, "nothing", "oracle")
     }
     return float((mean[method] - mean["nothing"]) / (mean["oracle"] - mean["nothing"]))
