@@ -6,6 +6,7 @@ tests/test_question.py holds the page to what stands here, and each of its sente
 import functools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def bench(board: Figures, name: str) -> list[Figures]:
     """The entries of a bench, best first."""
     found: list[Figures] = next(b["entries"] for b in board["benches"] if b["name"] == name)
     return found
+
+
+def alone(entries: Sequence[Figures]) -> list[Figures]:
+    """Those that train on the examples as they are."""
+    return [e for e in entries if not e["moves"]]
 
 
 def share(value: Any) -> str:
@@ -230,11 +236,27 @@ def _withheld() -> str:
     )  # fmt: skip
 
 
+def found_quotients() -> dict[str, dict[int, int]]:
+    """Of each arm elsewhere, by seed the order of the largest quotient in whose cosets the answers lie; 1: in none."""
+    folder = EVIDENCE / "starvation-full"
+    trials = [r["trial"] for r in read_evidence(folder / "evidence.parquet")]
+    found: dict[str, dict[int, int]] = {}
+    for m in read_measures(folder / "measures.parquet", fingerprint(trials)):
+        assert m["series"] == "quotient" and m["seed"] is not None and m["x"] is not None and m["value"] is not None
+        of = found.setdefault(m["label"], {})
+        of[m["seed"]] = max(of.get(m["seed"], 1), round(m["x"]) if m["value"] >= FOUND else 1)
+    return found
+
+
 def _elsewhere() -> str:
+    def quotient(arm: str) -> str:
+        orders = found_quotients()[arm].values()
+        return ", ".join(f"of order {n}: {sum(o == n for o in orders)}" for n in sorted({*orders} - {1})) or "none"
+
     return table(
-        ["where", "held-out", "training", "lockstep"],
+        ["where", "held-out", "training", "lockstep", "seeds that found a quotient"],
         [[a["title"], score(a["splits"].get("random")), share(a["train"]["mean"] if a["train"] else None),
-          in_step(a)]
+          in_step(a), quotient(a["arm"])]
          for a in group("elsewhere")],
     )  # fmt: skip
 
@@ -270,7 +292,7 @@ def _more() -> list[str]:
         sentences.append(f"{name}: {found}; {rest if every else 'no rule finds it in every seed'}.")
     steady = [(name, entry(name, "starve"), entry(name, "adamw")) for name in ("add-97", "div-97", "mul-97")]
     sentences.append(
-        "Nearest to step on these tables is `starve`, which shrinks the weights until the steer loss falls: lockstep "
+        "Of those that see the examples alone, nearest to step is `starve`, which shrinks the weights until the steer loss falls: lockstep "
         + ", ".join(
             f"{share(a['lockstep']['mean'])} on {name} ({a['reached']} of {a['seeds']} seeds; AdamW "
             f"{share(b['lockstep']['mean'])})"
@@ -321,11 +343,44 @@ def _starved() -> list[str]:
         f"A race of models an eighth as wide answers {by['race-thin8']}, a sixteenth {by['race-thin16']}, ranked by "
         f"the training loss {by['race-by-train']}, without growth {by['race-growth1']}; the race as it is, on other "
         f"seeds, {share(default['splits']['random']['mean'])}.",
+        f"In {_seeds(True)} of {sum(len(s) for a, s in found_quotients().items() if a.endswith('-race'))} seeds raced "
+        "the answers lie in the right coset of a quotient of the group "
+        f"({', '.join(f'order {n} in {k}' for n, k in sorted(_orders().items()))}), and in {_seeds(False)} of AdamW's.",
         f"Elsewhere the race finds it in {sum(a['finding'] == 'rule' for a in there['-race'])} of "
         f"{len(there['-race'])} places, and AdamW in {sum(a['finding'] == 'rule' for a in there['-adamw'])}; AdamW "
         f"memorises in {sum(a['finding'] == 'memory' for a in there['-adamw'])}, the race in "
         f"{sum(a['finding'] == 'memory' for a in there['-race'])}, and its best mean is {best(there['-race'])}.",
     ]
+
+
+def _moved() -> list[str]:
+    """Of the rule that moves its examples."""
+
+    def reached(name: str) -> str:
+        e = entry(name, "invariant")
+        assert e is not None
+        return f"{e['reached']} of {e['seeds']}"
+
+    two = entry("cell-2000", "invariant")
+    assert two is not None
+    cells = [b["name"] for b in rules()["board"]["benches"] if b["section"] == "cell"]
+    some = [f"{reached(c)} at N = {int(c.removeprefix('cell-')):,}" for c in cells if not reached(c).startswith("0")]
+    return [
+        f"It finds the sum modulo 59 in {reached('add-59')} seeds and add-97 in {reached('add-97')}, S5 in "
+        f"{reached('S5')}, div-97 in {reached('div-97')}, mul-97 in {reached('mul-97')}.",
+        f"On the cell it answers {share(two['held_out']['mean'])} of what is held out at N = 2,000, and finds the rule "
+        f"in {' and '.join(some) or 'no seed of any size'}, within the passes that all rules have.",
+    ]
+
+
+def _seeds(raced: bool) -> int:
+    """How many seeds elsewhere found a quotient."""
+    return sum(o > 1 for a, of in found_quotients().items() if a.endswith("-race") == raced for o in of.values())
+
+
+def _orders() -> dict[int, int]:
+    """Of the races: order of the quotient -> seeds that found it."""
+    return dict(Counter(o for a, of in found_quotients().items() if a.endswith("-race") for o in of.values() if o > 1))
 
 
 def _after(name: str, e: Figures) -> str:
@@ -338,7 +393,7 @@ def _after(name: str, e: Figures) -> str:
 def sentences() -> list[str]:
     """What the page says in words with figures of the evidence in them."""
     board = rules()["board"]
-    cell, sums, random = (bench(board, name) for name in ("cell-2000", "add-59", "add-59-random"))
+    cell, sums, random = (alone(bench(board, name)) for name in ("cell-2000", "add-59", "add-59-random"))
     race = next(e for e in cell if e["rule"] == "race")
     thousand = next(e for e in bench(board, "cell-1000") if e["rule"] == "race")
     wide = [e for e in cell if e["rule"] != "race"]
@@ -370,6 +425,7 @@ def sentences() -> list[str]:
         f"of ten of them or more; the least, {share(least['train']['mean'])}, is remembered by `{least['rule']}`.",
         *_more(),
         *_starved(),
+        *_moved(),
         *(
             f"On {seeds} fresh data seeds with {words} it is found in {one} within AdamW's passes, in {two} within "
             "twice as many."

@@ -194,4 +194,4 @@ def test_whatever_is_asked_is_counted(tmp_path, small):
 
 
 def test_an_oracle_offers_no_way_to_any_data():
-    assert vars(Oracle(24, 8)) == {"batch": 24, "steer": 8}
+    assert vars(Oracle(24, 8, 6)) == {"batch": 24, "steer": 8, "places": 6}, "sizes, and nothing else"

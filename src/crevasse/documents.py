@@ -15,6 +15,7 @@ from crevasse.formats import Encoded, Format, Script
 from crevasse.formats.generate import token_limit
 from crevasse.formats.script import MARKS
 from crevasse.formats.text import TextScript
+from crevasse.rules.changes import Change, Values
 from crevasse.tasks import Problems, make_splits
 
 #: A pass reads all weights and adds up a gradient for each; that costs about as much as so many tokens.
@@ -76,6 +77,35 @@ class Rows:
         swap = chosen[:, None] & loss & loss[other]
         answers = torch.where(swap, tokens[other], tokens)
         return Rows(tokens, loss, self.steps[rows], self.lengths[rows], self.first, answers)
+
+    @cached_property
+    def lowest(self) -> int:
+        """The lowest token that is not there to fill a row up."""
+        return int(self.tokens[torch.arange(self.tokens.shape[1]) < self.lengths[:, None]].min())
+
+    @cached_property
+    def values(self) -> Values | None:
+        """What they say, from the lowest value that occurs; None unless it is a value a token and an answer of one."""
+        prompt, low = self.lengths[:, None] - 1, self.lowest
+        if low < len(MARKS) or bool((self.targets != 1).any()):
+            return None
+        positions = torch.arange(int(prompt.max()) + 1)
+        said = self.tokens[:, : len(positions)].long() - low
+        modulus = int(said[positions <= prompt].max()) + 1
+        x = torch.where(positions < prompt, said, modulus)[:, :-1]
+        return Values(x, said.gather(1, prompt)[:, 0], modulus)
+
+    def changed(self, rows: Tensor, changes: Sequence[Change], generator: torch.Generator) -> "Rows":
+        """These rows alone, each moved at random by the changes. Raises ValueError for rows that are no values."""
+        if (whole := self.values) is None:
+            raise ValueError("these documents are no rows of values that could be changed")
+        values = Values(whole.x[rows], whole.answers[rows], whole.modulus)
+        for change in changes:
+            values = values.drawn(change, generator)
+        tokens, lengths, there = self.tokens[rows], self.lengths[rows], values.there
+        tokens[:, : there.shape[1]][there] = (values.x[there] + self.lowest).int()
+        tokens.scatter_(1, lengths[:, None] - 1, (values.answers[:, None] + self.lowest).int())
+        return Rows(tokens, self.loss[rows], self.steps[rows], lengths, self.first)
 
     def buckets(self, rows: Tensor, chunk: int = 0) -> list[Tensor]:
         """The rows in groups of similar length, none of more than `chunk` tokens (0: no limit) where it can be split.

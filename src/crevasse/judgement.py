@@ -56,6 +56,12 @@ class Judge:
         found["rule_score"] = {name: self._rule_score(data.splits.tests[name]) for name in data.tests}
         return found
 
+    def answers(self, split: str) -> list[list[int] | None]:
+        """What the model answers to each problem of a split, as numbers; None for what is no answer."""
+        encoded, problems = self.data.split(split)
+        self._ask(encoded, problems)
+        return [self._answers[key] for key in _keys(problems.x)]
+
     def _ask(self, encoded: Encoded, problems: Problems) -> list[Output]:
         data = self.data
         written = generate(self.model, data.form, data.script, encoded, problems.x)

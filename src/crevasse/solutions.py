@@ -102,6 +102,13 @@ def _built(config: TrialConfig, data: Data) -> Model:
     return model
 
 
+def product_of(task: Task) -> tuple[Ints, Ints]:
+    """The multiplication table of a task that is a product, (element, element), and the number that each element is
+    answered by, (element,). Raises UserError for another task."""
+    monoid = _monoid(task)
+    return monoid.table.astype(np.int64), monoid.answers - FIRST
+
+
 def _monoid(task: Task) -> _Monoid:
     """Raises UserError for a task that is no product."""
     if isinstance(task, IteratedProduct):

@@ -36,6 +36,7 @@ from crevasse.passes import Alone, Found, Look, Stack, stackable
 from crevasse.probes import lockstep
 from crevasse.processes import World
 from crevasse.rules import Ask, Cost, Oracle, Seen, Step, Update, Weights
+from crevasse.rules.changes import MOST_PLACES, Change
 from crevasse.seeds import seed_for
 from crevasse.spec import require
 
@@ -223,6 +224,7 @@ class Trial:
         self.notes = [*self.data.notes, *self.model.notes]
         self.weights = Weights(self.model)
         config.rule.require_model(self.weights.layout)
+        self.places = self._places() if config.rule.changes else 0
         #: Its config alone decides how it is computed, not who happens to run beside it.
         self.stacked = world.size == 1 and stackable(config, self.batch, len(self.weights.flat))
         self.state = config.rule.init(self.weights.flat, self.weights.layout)
@@ -297,10 +299,15 @@ class Trial:
         before = dataclasses.replace(self.cost), self.tokens_read, self.tokens_padded
         steered = self.steer.at(step) if self.steer else rows[:0]
         now = Step(self.weights.layout, self._scale(), step, seed_for(self.config.seed, "rule"))
-        asking = self.config.rule.update(Oracle(len(rows), len(steered)), self.weights.flat, self.state, now)
+        asking = self.config.rule.update(
+            Oracle(len(rows), len(steered), self.places), self.weights.flat, self.state, now
+        )
         try:
             ask = next(asking)
             while self.step == step:
+                if isinstance(ask, Ask) and ask.tally is not None:
+                    ask = asking.send(self._tally(ask.tally))
+                    continue
                 look = self._look(ask, rows, steered)
                 found = yield look
                 with interrupts.held():
@@ -333,11 +340,32 @@ class Trial:
         if size == 0:
             raise ValueError(f"{self.config.rule.name} asks for {ask.parts} parts of a batch of {len(batch)} rows")
         rows = self.steer.rows if ask.steer and self.steer else self.train.rows
+        if ask.changes:
+            generator = torch.Generator().manual_seed(seed_for(self.config.seed, f"changes {self.step}"))
+            rows, batch = rows.changed(batch, ask.changes, generator), torch.arange(len(batch))
         if ask.swapped:
             generator = torch.Generator().manual_seed(seed_for(self.config.seed, f"labels {self.step}"))
             rows, batch = rows.swapped(batch, ask.swapped, generator), torch.arange(len(batch))
         parts = tuple(batch[part * size : (part + 1) * size] for part in ask.asked)
         return Look(rows, parts, ask.slopes, ask.at, ask.stablemax, ask.window)
+
+    def _places(self) -> int:
+        """Values of the longest training problem. Raises UserError for documents that are no rows of values."""
+        values = self.train.rows.values
+        places = 0 if values is None else values.x.shape[1]
+        require(
+            0 < places <= MOST_PLACES,
+            f"{self.config.rule.name} moves the values of an example: it needs problems of 1 to {MOST_PLACES} values "
+            "and an answer of one, a token each (a task of residues in the format direct)",
+        )
+        return places
+
+    def _tally(self, change: Change) -> Seen:
+        """How a change compares with the training set, which costs no pass."""
+        values = self.train.rows.values
+        if values is None:
+            raise ValueError(f"{self.config.rule.name} asks for changes of documents that are no rows of values")
+        return Seen(torch.empty(0), tally=values.tally(change))
 
     def _take(self, update: Update) -> None:
         """The step is made. A loss that is no number leaves the weights as they are."""
@@ -431,7 +459,7 @@ class Trial:
         step = lockstep(ledger.curve("train_loss")[probed], ledger.curve("held_out_loss")[probed], data.uniform)
         moved = int((ledger.curve("agreed")[: self.step] > 0).sum())
         judged = judge(self.config, data, self.model if status == "done" else None)
-        notes = list(self.notes)
+        notes = [*self.notes, *self.config.rule.told(self.state)]
         if self.step and moved == 0:
             notes.append(f"nothing moved: all {self.step} steps were filtered out")
         if status != "done":

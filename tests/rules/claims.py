@@ -66,4 +66,5 @@ CLAIMS: dict[str, Claim] = {
     "starve": Claim(2, 1, zero="starve:strength=0", trains="starve:strength=0.02,until=0.2,feed=5"),
     # One of five hidden units: 13 of 53 weights, in 256 models, and once for the model that knows nothing.
     "race": Claim(257 * 13 / 53, 256 * 13 / 53, plain=None, trains="race:cells=8,each=20,thin=2.5,refit=10"),
+    "invariant": Claim(zero="invariant:alpha=0"),
 }

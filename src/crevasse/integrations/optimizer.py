@@ -60,6 +60,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     ) -> None:
         rule = RULES.parse(rule) if isinstance(rule, str) else rule
         _refuse_stablemax(rule)
+        if rule.changes:
+            raise UserError(f"{rule.name} moves the values of examples, which only a trial can: crevasse run")
         if not isinstance(model, nn.Module):
             raise UserError(f"RuleOptimizer(rule, model, optimizer) takes a torch Module, not {type(model).__name__}")
         vector = Vector(model)

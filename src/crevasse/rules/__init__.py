@@ -58,6 +58,9 @@ RULES: Table[Rule] = Table(
             "crevasse.rules.starve:Starve", "capacity withheld until the steer loss falls, then given back"
         ),
         "race": Entry("crevasse.rules.race:Race", "narrow models raced, kept where the steer set gains, and grown"),
+        "invariant": Entry(
+            "crevasse.rules.invariant:Invariant", "examples moved along invariances that they show themselves"
+        ),
         "file": Entry("crevasse.rules.from_file:FromFile", "a rule of your own: file:my_rule.py"),
     },
 )

@@ -77,6 +77,15 @@ class Rule(Named, ABC):
         """Does it ask about the steer set?"""
         return False
 
+    @property
+    def changes(self) -> bool:
+        """Does it ask for changed examples?"""
+        return False
+
+    def told(self, state: State) -> tuple[str, ...]:
+        """What a person should know of what it found, a line each."""
+        return ()
+
     def judged(self, weights: Tensor, state: State) -> Tensor:
         """The weights that stand for the model when it is judged: an average, for rules that keep one. (parameter,)"""
         return weights

@@ -68,6 +68,13 @@ class FromFile(Rule):
     def steers(self) -> bool:
         return self.rule.steers
 
+    @property
+    def changes(self) -> bool:
+        return self.rule.changes
+
+    def told(self, state: State) -> tuple[str, ...]:
+        return self.rule.told(state)
+
     def judged(self, weights: Tensor, state: State) -> Tensor:
         return self.rule.judged(weights, state)
 

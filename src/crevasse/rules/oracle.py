@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from crevasse import interrupts
+from crevasse.rules.changes import Change, Tally
 from crevasse.rules.layout import Layout, Window
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ class Ask:
     steer: bool = False  # of the steer set's batch, not of the training batch
     swapped: float = 0.0  # share of the examples that are given the label of another one
     stablemax: bool = False  # the loss with StableMax in the place of softmax
+    changes: tuple[Change, ...] = ()  # each example is moved at random by these, one after another
+    tally: Change | None = None  # no loss at all, but how this change compares with the answers of the training set
     #: Ask a population of narrow models, each about the whole batch: `at` is then (model, entry of the window), and the
     #: answer has a row a model. Each is the model itself with all entries outside the window at zero.
     window: Window | None = None
@@ -46,6 +49,8 @@ class Ask:
             raise ValueError(f"{only} are not some of {self.parts} parts, each once and in order")
         if not 0 <= self.swapped <= 1:
             raise ValueError(f"swapped is a share, 0 to 1, not {self.swapped}")
+        if self.steer and self.changes:
+            raise ValueError("what steers is asked about as it is")
         if self.window is not None and (self.at is None or self.at.dim() != 2 or self.parts > 1):
             raise ValueError("a window goes with the weights of its models, (model, entry), and with one part")
 
@@ -61,6 +66,7 @@ class Seen:
 
     losses: Tensor  # (part,)
     gradients: Tensor | None = None  # (part, parameter)
+    tally: Tally | None = None  # where it was asked for; there are no losses then
 
 
 #: A computation that stops at each question and goes on with the answer.
@@ -110,6 +116,7 @@ class Oracle:
 
     batch: int  # rows of this step's batch
     steer: int = 0  # rows of its batch of the steer set
+    places: int = 0  # values of the longest training problem, for rules that ask for changed examples
 
     def gradient(self, at: Tensor | None = None, steer: bool = False) -> Asking[tuple[Tensor, Tensor]]:
         """Mean loss of the batch and its gradient, at the given weights or the present ones. (), (parameter,)"""

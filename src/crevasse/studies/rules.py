@@ -142,11 +142,13 @@ def _headline(board: dict[str, Any]) -> str:
     parts = []
     for bench in board["benches"]:
         if bench["name"] in said:
-            winners = [e["rule"] for e in bench["entries"] if 2 * e["reached"] >= e["seeds"]]
+            found = [e for e in bench["entries"] if 2 * e["reached"] >= e["seeds"]]
+            winners = [e["rule"] for e in found if not e["moves"]]
             names = f" ({', '.join(winners)})" if 0 < len(winners) < 9 else ""
+            moved = "".join(f", and {e['rule']} by invariances that it found" for e in found if e["moves"])
             parts.append(
-                f"{said[bench['name']]} {len(winners) or 'none'} of {len(bench['entries'])} rules "
-                f"{'find' if len(winners) > 1 else 'finds'} the rule{names}"
+                f"{said[bench['name']]} {len(winners) or 'none'} of {sum(not e['moves'] for e in bench['entries'])} "
+                f"rules {'find' if len(winners) > 1 else 'finds'} the rule{names}{moved}"
             )
     text = "; ".join(sorted(parts, key=lambda part: "cell" not in part)) or "neither the cell nor the sums were run"
     return text[:1].upper() + text[1:] + "."
@@ -190,7 +192,7 @@ def _stands(budget: Budget) -> list[Stand]:
         *(Stand(bench, ON_CURVE, 5) for bench in CURVE),
         *(Stand(bench, ON_TABLES, 5) for bench in TABLES[:2]),
         *(Stand(bench, ON_MORE_TABLES, 5) for bench in TABLES[2:]),
-        Stand(RECURSIVE, (*ON_LABELS, "race"), 5),
+        Stand(RECURSIVE, (*ON_LABELS, "race", "invariant"), 5),
         Stand(NOISY, ON_LABELS, 5),
         *(Stand(noisy(DIGITS, share, tuned=NOISY.name), ON_LABELS, 5) for share in (0.25, 1.0)),
     ]

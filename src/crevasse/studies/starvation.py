@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from crevasse.errors import unknown
+from crevasse.landscape import read_place
+from crevasse.quotients import quotient_scores
 from crevasse.rules import RULES
 from crevasse.rules.race import Race
 from crevasse.studies.base import Arm, Budget, Row, Study, arm
+from crevasse.studies.measures import Measure
 
 BASELINE = "The full-width baseline: AdamW"
 WITHHELD = "How capacity is withheld: all units are there, and given back once the steer loss falls"
@@ -146,6 +150,20 @@ class StarvationStudy(Study):
                     rows=2 * ROWS, seed=200, seeds=10),
             *(there for place in PLACES for there in _elsewhere(*place)),
         ]  # fmt: skip
+
+    def measure(self, budget: Budget, out: Path, rows: Sequence[Row]) -> list[Measure]:
+        """Elsewhere, how much of the product was found: the share of held-out answers in the right coset, by the order
+        of the quotient."""
+        found: list[Measure] = []
+        for row in rows:
+            if row["group"] == ELSEWHERE and row["status"] == "done":
+                place = read_place(out / "trials" / row["trial"])
+                found += [
+                    {"claim": "starvation", "version": 1, "series": "quotient", "label": row["arm"],
+                     "seed": row["seed"], "x": float(order), "value": value}
+                    for order, value in quotient_scores(place.config, place.weights).items()
+                ]  # fmt: skip
+        return found
 
     def answer(self, arms: Sequence[dict[str, Any]]) -> str:
         groups: dict[str, list[dict[str, Any]]] = {}

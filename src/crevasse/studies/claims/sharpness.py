@@ -163,7 +163,7 @@ class Sharpness(Claim):
         curved = _median(evidence, RAW, "found"), _median(evidence, RAW, "memory")
         key = (
             f"the rule is {_words(said[RAW], *signs[RAW])} by the raw measure"
-            + (f" (trace {curved[0]:.2g} against {curved[1]:.2g})" if None not in curved else "")
+            + (f" (trace {curved[0]:.3g} against {curved[1]:.3g})" if None not in curved else "")
             + f" and {_words(said[INVARIANT], *signs[INVARIANT])} by the scale-invariant one: weights can change "
             f"by {share(middle['found'])} of their length around the rule, by {share(middle['memory'])} around memory"
         )

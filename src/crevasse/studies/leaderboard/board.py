@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from crevasse.probes import LEARNED
+from crevasse.rules import RULES
 from crevasse.stats import Paired, holm, iqm_score, paired
 from crevasse.studies.base import Row
 from crevasse.studies.leaderboard.benches import Bench
@@ -27,6 +28,11 @@ def split_name(arm: str) -> tuple[str, str]:
     """Bench and rule of an arm's name."""
     bench, _, rule = arm.partition("/")
     return bench, rule
+
+
+def moves(rule: str) -> bool:
+    """Does a rule of the table train on examples that it moves along invariances it found? They are counted apart."""
+    return rule in RULES and RULES.parse(rule).changes
 
 
 def make_board(benches: Sequence[Bench], rows: Sequence[Row]) -> Figures:
@@ -70,6 +76,7 @@ def _entry(rule: str, rows: Sequence[Row]) -> Figures:
     }
     return {
         "rule": rule,
+        "moves": moves(rule),
         "setting": rows[0]["rule"],
         "seeds": len(rows),
         "diverged": len(rows) - len(done),
@@ -185,6 +192,7 @@ def _overall(
         seeds = sum(e["seeds"] for e in clean)
         found.append({
             "rule": name,
+            "moves": moves(name),
             "benches": len(clean),
             "seeds": seeds,
             "failure_rate": 1 - sum(e["reached"] for e in clean) / seeds if seeds else None,

@@ -13,10 +13,10 @@ from crevasse.rules.from_file import FromFile
 TRIES = 3
 
 #: Those that stand for the others where a bench is dear. On tables: what was published as finding them sooner.
-ON_TABLES = ("adamw", "lion", "row-clip", "perp", "grokfast", "delayed-compression", "starve")
-ON_MORE_TABLES = ("adamw", "row-clip", "delayed-compression", "starve")
+ON_TABLES = ("adamw", "lion", "row-clip", "perp", "grokfast", "delayed-compression", "starve", "invariant")
+ON_MORE_TABLES = ("adamw", "row-clip", "delayed-compression", "starve", "invariant")
 ON_LABELS = ("adamw", "muon", "perp", "grokfast", "sam", "starve")
-ON_CURVE = ("adamw", "muon", "grokfast", "race")
+ON_CURVE = ("adamw", "muon", "grokfast", "race", "invariant")
 
 
 def everyone() -> tuple[str, ...]:
