@@ -88,15 +88,15 @@ def test_a_model_that_reads_too_little_is_refused(model, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "pretrained:MODEL or endpoint:URL,model=NAME"),
+        ("", "pretrained:MODEL or endpoint:NAME@URL"),
         ("pretrained", "pretrained:MODEL or"),
         ("pretrained:", "pretrained:MODEL or"),
         ("oracle:me", "'oracle:me'"),
-        ("endpoint:http://127.0.0.1:9/v1", "model=NAME"),
-        ("endpoint:http://127.0.0.1:9/v1,model=", "model=NAME"),
-        ("endpoint:,model=small", "http"),
-        ("endpoint:file:///etc/passwd,model=small", "http"),
-        ("endpoint:http://127.0.0.1:9/a b,model=small", "http"),
+        ("endpoint:http://127.0.0.1:9/v1", "NAME@URL"),
+        ("endpoint:@http://127.0.0.1:9/v1", "NAME@URL"),
+        ("endpoint:small@", "http"),
+        ("endpoint:small@file:///etc/passwd", "http"),
+        ("endpoint:small@http://127.0.0.1:9/a b", "http"),
         ("pretrained:./nowhere", "nowhere"),
         ("pretrained:smolm2-135m", "smollm2-135m"),
     ],
@@ -144,14 +144,14 @@ def server():
 def test_the_key_comes_from_the_environment_and_goes_to_its_own_host_alone(server, monkeypatch):
     url, answers, sent = server
     monkeypatch.setenv(KEY, "secret")
-    judge = parse_judge(f"endpoint:{url}/a,model=b,model=small")
-    assert (judge.url, judge.model) == (f"{url}/a,model=b", "small") and "secret" not in repr(judge)
+    judge = parse_judge(f"endpoint:small@{url}/a@b")
+    assert (judge.url, judge.model) == (f"{url}/a@b", "small") and "secret" not in repr(judge)
     answers += [(302, {"Location": f"{url}/elsewhere"}), (404, {}), (0, {})]
     assert judge.choose(INCIDENT, LESSONS) == () == judge.choose(INCIDENT, LESSONS)
     assert [headers.get("Authorization") for headers in sent] == ["Bearer secret", None, "Bearer secret"]
     assert (judge.cost.calls, judge.cost.failed) == (2, 2)
     monkeypatch.delenv(KEY)
-    assert parse_judge(f"endpoint:{url},model=small").key == ""
+    assert parse_judge(f"endpoint:small@{url}").key == ""
     broken = EndpointJudge(url, "small", key="no\nheader")
     assert broken.choose(INCIDENT, LESSONS) == () and broken.cost.failed == 1
 

@@ -67,7 +67,9 @@ def test_the_ten_scopes_of_the_thesis(restaurant, incident):
         assert all(finer(restaurant, ten[i], ten[j]) for i, j in itertools.pairwise(chain))
     assert not finer(restaurant, ten[7], ten[5]) and not finer(restaurant, ten[5], ten[7])
     alone = ten[9].nodes[3]
-    assert not mask(restaurant, Scope(("any", "any", "any", alone))).all()  # all people are not all there is: nobody
+    assert not mask(
+        restaurant, Scope(("any", "any", "any", alone))
+    ).all()  # all people are not all there is: one may be alone
 
 
 def test_augmentation_reaches_the_whole_scope_and_nothing_else(restaurant, incident):

@@ -183,17 +183,17 @@ class PretrainedJudge:
 
 
 def parse_judge(text: str) -> Judge:
-    """``pretrained:MODEL`` or ``endpoint:URL,model=NAME``, the endpoint's key from the environment (`KEY`).
+    """``pretrained:MODEL`` or ``endpoint:NAME@URL``, the endpoint's key from the environment (`KEY`).
 
     Raises UserError for anything else, and as the judge does.
     """
     kind, _, rest = text.partition(":")
-    url, model, name = rest.rpartition(",model=")
+    name, at, url = rest.partition("@")
     if kind == "pretrained" and rest:
         return PretrainedJudge(rest)
-    if kind == "endpoint" and model and name:
+    if kind == "endpoint" and name and at:
         return EndpointJudge(url, name, os.environ.get(KEY, ""))
-    raise UserError(f"a judge is pretrained:MODEL or endpoint:URL,model=NAME (its key in {KEY}), not {text[:80]!r}")
+    raise UserError(f"a judge is pretrained:MODEL or endpoint:NAME@URL (its key in {KEY}), not {text[:80]!r}")
 
 
 def _question(incident: str, candidates: Sequence[str]) -> str:

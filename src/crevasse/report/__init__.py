@@ -5,7 +5,8 @@ The file holds everything: plotly, pictures as JSON, style and script. It is wri
 are, without the trials.
 
 Models write the sample outputs and users write task files, so all text is foreign: `page` keeps it text. A verdict with
-a board is that of the leaderboard, one with claims that of the claims; they have pages of their own.
+a board is that of the leaderboard, one with claims that of the claims, one with lessons that of the lessons; they have
+pages of their own.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 from crevasse import store
 from crevasse.errors import UserError
 from crevasse.probes import LEARNED
-from crevasse.report import claims, figures, leaderboard, page
+from crevasse.report import claims, figures, leaderboard, lessons, page
 from crevasse.report.figures import Row, number
 from crevasse.report.page import parsed
 from crevasse.studies import EVIDENCE, REPORT, VERDICT, read_evidence
@@ -46,8 +47,9 @@ def build_report(folder: Path) -> Path:
     verdict = _read_verdict(folder / VERDICT)
     tested = [r for r in rows if r["phase"] == "test"]
     _match(verdict, tested, folder)
-    if "claims" in verdict:
-        text = claims.render(verdict, rows, read_measures(folder / MEASURES, fingerprint([r["trial"] for r in rows])))
+    if "claims" in verdict or "lessons" in verdict:
+        measures = read_measures(folder / MEASURES, fingerprint([r["trial"] for r in rows]))
+        text = (claims if "claims" in verdict else lessons).render(verdict, rows, measures)
     elif "board" in verdict:
         text = leaderboard.render(verdict, rows)
     else:
@@ -117,7 +119,7 @@ def _match(verdict: dict[str, Any], rows: Sequence[Row], folder: Path) -> None:
     seen: dict[str, int] = {}
     for row in rows:
         seen[row["arm"]] = seen.get(row["arm"], 0) + 1
-    if not rows and not verdict.get("claims"):  # some claims are decided without any
+    if not rows and not (verdict.get("claims") or verdict.get("lessons")):  # which may be decided without any
         raise UserError(f"{folder / EVIDENCE} holds no trials; run the study again")
     if odd := sorted(str(k) for k in said.keys() | seen.keys() if said.get(k) != seen.get(k)):
         raise UserError(

@@ -18,6 +18,10 @@ STUDIES: Table[Study] = Table(
             "crevasse.studies.factorial:FactorialStudy",
             "which learners find the rule of n! and of products, and which memorise the answers",
         ),
+        "lessons": Entry(
+            "crevasse.studies.lessons.study:LessonsStudy",
+            "how far one example should reach, in lives whose cause is known (lessons:world=my_world.toml)",
+        ),
         "llm-factorial": Entry(
             "crevasse.studies.llm_factorial:LlmFactorialStudy",
             "n! on a pretrained language model: answer only, trace, calculator (llm-factorial:MODEL)",

@@ -1,0 +1,1 @@
+"""What lessons are worth, and how far one example reaches."""
