@@ -1,4 +1,4 @@
-"""What question.md and claims.md take from the committed evidence: `python docs/tables.py` writes it anew.
+"""What question.md, claims.md and lessons.md take from the committed evidence: `python docs/tables.py` writes it anew.
 
 tests/test_question.py holds the page to what stands here, and each of its sentences with a figure to the evidence.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from crevasse.report.lattice import tally
 from crevasse.studies import STUDIES, decide, read_evidence
 from crevasse.studies.leaderboard import FOUND
 from crevasse.studies.leaderboard.benches import ADD_59
@@ -18,7 +19,8 @@ from crevasse.studies.measures import fingerprint, read_measures
 from crevasse.studies.starvation import GROUPS, ROWS
 
 HERE = Path(__file__).parent
-PAGE, CLAIMS_PAGE, EVIDENCE = HERE / "question.md", HERE / "claims.md", HERE.parent / "evidence"
+PAGE, CLAIMS_PAGE, LESSONS_PAGE = HERE / "question.md", HERE / "claims.md", HERE / "lessons.md"
+EVIDENCE = HERE.parent / "evidence"
 
 Figures = dict[str, Any]
 
@@ -292,7 +294,8 @@ def _more() -> list[str]:
         sentences.append(f"{name}: {found}; {rest if every else 'no rule finds it in every seed'}.")
     steady = [(name, entry(name, "starve"), entry(name, "adamw")) for name in ("add-97", "div-97", "mul-97")]
     sentences.append(
-        "Of those that see the examples alone, nearest to step is `starve`, which shrinks the weights until the steer loss falls: lockstep "
+        "Of those that see the examples alone, nearest to step is `starve`, which shrinks the weights until the steer "
+        "loss falls: lockstep "
         + ", ".join(
             f"{share(a['lockstep']['mean'])} on {name} ({a['reached']} of {a['seeds']} seeds; AdamW "
             f"{share(b['lockstep']['mean'])})"
@@ -466,6 +469,61 @@ def claim_tables() -> dict[str, Callable[[], str]]:
     return {"verdicts": _verdicts} | {c["claim"]: functools.partial(_claim, c) for c in claims()["claims"]}
 
 
+@functools.cache
+def lessons() -> Figures:
+    """Of the study of lessons, worked out again."""
+    folder = EVIDENCE / "lessons-minutes"
+    measures = read_measures(folder / "measures.parquet", fingerprint([]))
+    found: Figures = decide(STUDIES.parse("lessons"), "minutes", [], measures)["lessons"]
+    return found
+
+
+def _goals() -> str:
+    met = {True: "met", False: "**missed**", None: "not measured"}
+    return table(
+        ["goal", "figure", "measured", ""],
+        [[g["goal"], g["figure"], f"{g['value']['mean']:.3f} [{g['value']['low']:.3f}–{g['value']['high']:.3f}]",
+          met[g["met"]]] for g in lessons()["goals"]],
+    )  # fmt: skip
+
+
+def _gaps() -> str:
+    named = {"map": "most probable scope alone", "common-sense": "common-sense gradient", "sgd": "SGD on the incidents",
+             "sgd+replay": "SGD with replay", "nothing": "nothing learnt"}  # fmt: skip
+    lines = []
+    for m in sorted(lessons()["methods"], key=lambda m: -m["after"][2]["gap"]["mean"]):
+        name = named.get(m["method"], m["method"].replace("augment-", "scope ").replace("-", " "))
+        lines.append([name, *(score(a["gap"]) for a in m["after"] if a["n"] in (1, 3, 10)),
+                      f"{m['after'][2]['regret']['mean']:.4f}",
+                      ", ".join(share(a["false"]["mean"]) for a in m["after"] if a["n"] in (1, 3, 10))])  # fmt: skip
+    heads = ["", "gap closed after 1", "after 3", "after 10", "regret after 3", "false lessons after 1, 3, 10"]
+    return table(heads, lines)
+
+
+def _sure() -> str:
+    first, *_, last = lessons()["calibration"]
+    one, *_, ten = lessons()["found"]
+    return (
+        f"In {lessons()['lives']} lives, {lessons()['chance']} of them of pure chance. The most probable scope is the "
+        f"true cause in {share(one['share']['mean'])} of them after {one['n']} incident, in "
+        f"{share(ten['share']['mean'])} after {ten['n']}. What the posterior says of an event is {first['error']:.3f} "
+        f"from the truth on average after {first['n']} incident, {last['error']:.3f} after {last['n']}."
+    )
+
+
+def _reach() -> str:
+    reach = lessons()["reach"]
+    counts = {way: tally(reach["scopes"])[way] for way in ("alone", "replay")}
+    said = [
+        f"{words}, " + ", ".join(f"{n} {what}" for _, what, n in counts[way])
+        for way, words in (("alone", "taught alone"), ("replay", "with replay"))
+    ]
+    return f"**{reach['decision'].capitalize()}**: {reach['key']}. Of {len(reach['scopes'])} scopes: {'; '.join(said)}."
+
+
+LESSON_TABLES: dict[str, Callable[[], str]] = {"goals": _goals, "gaps": _gaps, "sure": _sure, "reach": _reach}
+
+
 def filled(page: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """The page with its tables from the evidence."""
 
@@ -478,3 +536,4 @@ def filled(page: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text("utf-8")), "utf-8")
     CLAIMS_PAGE.write_text(filled(CLAIMS_PAGE.read_text("utf-8"), claim_tables()), "utf-8")
+    LESSONS_PAGE.write_text(filled(LESSONS_PAGE.read_text("utf-8"), LESSON_TABLES), "utf-8")

@@ -1,4 +1,4 @@
-"""docs/claims.md says what the evidence says, claim by claim."""
+"""docs/claims.md and docs/lessons.md say what the evidence says."""
 
 import re
 
@@ -26,3 +26,9 @@ def test_the_remarks_have_no_figures_of_their_own(page):
     """Each figure stands in a block that comes from the evidence."""
     prose = re.sub(r"<!-- table.*?<!-- end -->", "", page, flags=re.DOTALL)
     assert not re.findall(r"(?<!\w)[-−]?\.?\d[\d.,]*", re.sub(r"^## .*$", "", prose, flags=re.MULTILINE))
+
+
+def test_the_page_of_the_lessons_says_what_their_evidence_says(tables):
+    page = tables.LESSONS_PAGE.read_text("utf-8")
+    assert re.findall(r"<!-- table (\w+) -->", page) == ["goals", "sure", "gaps", "reach"]
+    assert tables.filled(page, tables.LESSON_TABLES) == page, "run `python docs/tables.py`"
