@@ -304,7 +304,7 @@ def _more() -> list[str]:
         )
         + "."
     )
-    lengths = bench(board, "product-lengths")
+    lengths = alone(bench(board, "product-lengths"))
     every = [e for e in lengths if e["reached"] == e["seeds"]]
     least = min(every, key=lambda e: e["splits"]["extrapolation"]["mean"])
     sentences.append(
@@ -319,7 +319,7 @@ def _more() -> list[str]:
             f"{share(second['held_out']['mean'])} and {share(second['train']['mean'])}."
         )
     for word, said in (("sooner", "better"), ("later", "worse")):
-        which = [f"`{r['rule']}`" for r in board["rules"] if r["versus"] and r["versus"].get("word") == word]
+        which = [f"`{r['rule']}`" for r in alone(board["rules"]) if r["versus"] and r["versus"].get("word") == word]
         sentences.append(
             f"Over all benches with true labels, significantly {said} than AdamW: {', '.join(which) or 'none'}."
         )

@@ -57,7 +57,7 @@ def ruling(claim, rows=(), measures=()):
 def test_every_claim_says_beforehand_what_decides_it():
     numbers = [c.number for c in CLAIMS]
     assert len(set(numbers)) == len(numbers)
-    assert set(numbers) == {f"C{i}" for i in range(1, 14)} - {"C11", "C12"}, "these two come with the lessons"
+    assert numbers == [f"C{i}" for i in range(1, 14)]
     for c in CLAIMS:
         for text in (c.title, c.quote, c.hypothesis, c.experiment, c.rule, c.change):
             assert text.strip() and "  " not in text

@@ -73,7 +73,7 @@ def test_teach_says_the_rule_what_follows_and_what_to_ask(tmp_path):
     said = call("teach", "1=1", "3=6", "5=120", cwd=tmp_path).stdout
     assert "f(n) = n · f(n-1)" in said and "6 = 720" in said
     lesson = json.loads(call("teach", "1=1", "3=2", "5=5", "--json", cwd=tmp_path).stdout)
-    assert set(lesson) == {"examples", "programs", "next", "telling", "sure", "complete"}
+    assert set(lesson) == {"examples", "programs", "next", "telling", "sure", "complete", "consolidated"}
     assert lesson["programs"][0]["program"] == "f(0) = 0; f(1) = 1; f(n) = f(n-1) + f(n-2)"
     assert sum(p["share"] for p in lesson["programs"]) == pytest.approx(1)
     assert len(lesson["telling"]["values"]) > 1

@@ -242,14 +242,24 @@ def solve(task: str, inputs: list[str]) -> dict[str, Any]:
     return {"task": found.name, "input": shown, "answer": plain(solution.answers[0]), "trace": trace}
 
 
-def teach(examples: Sequence[str], seconds: float = 20.0, *, out: str | Path | None = None) -> dict[str, Any]:
+def teach(
+    examples: Sequence[str],
+    seconds: float = 20.0,
+    *,
+    consolidate: bool = False,
+    out: str | Path | None = None,
+    on_progress: Callable[[Any], None] | None = None,
+) -> dict[str, Any]:
     """What one to five examples (``"3=6"``, ``"12,18=6"``) teach; write teach.json and index.html.
 
     -> what teach.json says. programs: the shortest that give all of them, each with its length in bits and the share by
     which it is believed; empty where none was found. next: what the believed programs say of the inputs that follow,
     most believed first. telling: the further input that would tell them apart best. complete: false where the time
-    ended the search. out: the folder [crevasse-out/teach-EXAMPLES]. Raises UserError.
+    ended the search. consolidated: what a network answers that was trained on what the shortest program imagines, where
+    `consolidate` asks for it; its trials lie in the folder. out: the folder [crevasse-out/teach-EXAMPLES]. Raises
+    UserError.
     """
+    import dataclasses
     import shlex
 
     from crevasse import store
@@ -273,10 +283,18 @@ def teach(examples: Sequence[str], seconds: float = 20.0, *, out: str | Path | N
         "telling": predicted(found.telling) if found.telling is not None else None,
         "sure": found.sure,
         "complete": found.complete,
+        "consolidated": None,
     }
-    command = shlex.join(["crevasse", "teach", *examples, *(["--seconds", f"{seconds:g}"] if seconds != 20 else [])])
+    learnt = None
+    if consolidate and found.programs:
+        from crevasse.lessons.consolidate import consolidate as trained
+
+        learnt = trained(found.programs[0].program, found.pairs, folder, progress=on_progress)
+        lesson["consolidated"] = dataclasses.asdict(learnt)
+    options = [*(["--seconds", f"{seconds:g}"] if seconds != 20 else []), *(["--consolidate"] if consolidate else [])]
+    text_of_page = page.render(found, shlex.join(["crevasse", "teach", *examples, *options]), learnt)
     store.write_json(folder / page.TEACH, lesson)
-    store.write_atomically(folder / page.PAGE, page.render(found, command).encode("utf-8", "replace"))
+    store.write_atomically(folder / page.PAGE, text_of_page.encode("utf-8", "replace"))
     return lesson
 
 

@@ -371,13 +371,21 @@ def solve(task: str, inputs: tuple[str, ...], form: str, as_json: bool) -> None:
 @cli.command(context_settings={"ignore_unknown_options": True})  # -1=3 is an example, if no good one
 @click.argument("examples", nargs=-1, required=True, metavar="EXAMPLE…")
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="Most time to search.")
+@click.option("--consolidate", is_flag=True, help="Train a network on what the shortest program imagines.")
 @_out("crevasse-out/teach-EXAMPLES")
 @_json
-def teach(examples: tuple[str, ...], seconds: float, out: Path | None, as_json: bool) -> None:
+@_quiet
+def teach(
+    examples: tuple[str, ...], seconds: float, consolidate: bool, out: Path | None, as_json: bool, quiet: bool
+) -> None:
     """What one to five examples teach (crevasse teach 1=1 3=6 5=120): the shortest such programs, and a page."""
     from crevasse import api
 
-    lesson = api.teach(examples, seconds, out=out)
+    for word in examples:
+        if word.startswith("--"):
+            raise click.NoSuchOption(word)
+    with _live(quiet or not consolidate) as live:
+        lesson = api.teach(examples, seconds, consolidate=consolidate, out=out, on_progress=live.progress)
     if as_json:
         _print_json(lesson)
         return

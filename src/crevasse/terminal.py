@@ -72,6 +72,12 @@ class Live:
         self._failed += event.error is not None
         self._take(event, label)
 
+    def progress(self, progress: "Progress") -> None:
+        """Of one trial after another that are no study, run or sweep."""
+        self._running[0] = ("consolidating", progress)
+        if self._live is not None:
+            self._live.update(self._picture())
+
     def note(self, text: str) -> None:
         """A line of something that is no trial."""
         self._note(text)
@@ -438,6 +444,10 @@ def print_landscape(found: dict[str, Any], folder: Path) -> None:
 def print_lesson(lesson: dict[str, Any], folder: Path, most: int = 4) -> None:
     """What a few examples teach, in words, and where its page lies."""
     _print_programs(lesson, most)
+    if (learnt := lesson["consolidated"]) is not None:
+        from crevasse.lessons.consolidate import Consolidation
+
+        print(f"A network that was trained on what it imagines: {Consolidation(**learnt)}")
     print(f"page: {folder / 'index.html'}")
 
 

@@ -305,28 +305,31 @@ class Trial:
         try:
             ask = next(asking)
             while self.step == step:
-                if isinstance(ask, Ask) and ask.tally is not None:
-                    ask = asking.send(self._tally(ask.tally))
-                    continue
-                look = self._look(ask, rows, steered)
-                found = yield look
+                tally = ask.tally if isinstance(ask, Ask) else None
+                look = None if tally else self._look(ask, rows, steered)
+                found = (yield look) if look else None
                 with interrupts.held():
-                    read = sum(map(len, look.parts))
-                    if ask.window is not None and ask.at is not None:
-                        share = ask.at.shape[1] / len(self.weights.flat)
-                        self.cost.count(ask, read * len(ask.at), share)
-                    else:
-                        self.cost.count(ask, read)
-                    self.tokens_read += found.tokens
-                    self.tokens_padded += found.padded
+                    seen = self._seen(ask, look, found) if look and found else self._tally(tally)
                     try:
-                        ask = asking.send(Seen(found.losses, found.gradients))
+                        ask = asking.send(seen)
                     except StopIteration as end:
                         self._take(end.value)
         except BaseException:
             if self.step == step:
                 self.cost, self.tokens_read, self.tokens_padded = before
             raise
+
+    def _seen(self, ask: Ask, look: Look, found: Found) -> Seen:
+        """The answer to a question, which is counted."""
+        read = sum(map(len, look.parts))
+        if ask.window is not None and ask.at is not None:
+            share = ask.at.shape[1] / len(self.weights.flat)
+            self.cost.count(ask, read * len(ask.at), share)
+        else:
+            self.cost.count(ask, read)
+        self.tokens_read += found.tokens
+        self.tokens_padded += found.padded
+        return Seen(found.losses, found.gradients)
 
     def _look(self, ask: Ask, trained: Tensor, steered: Tensor) -> Look:
         """A rule's question as one about rows. Raises TypeError or ValueError for one that cannot be."""
@@ -341,6 +344,7 @@ class Trial:
             raise ValueError(f"{self.config.rule.name} asks for {ask.parts} parts of a batch of {len(batch)} rows")
         rows = self.steer.rows if ask.steer and self.steer else self.train.rows
         if ask.changes:
+            self._require_changes()
             generator = torch.Generator().manual_seed(seed_for(self.config.seed, f"changes {self.step}"))
             rows, batch = rows.changed(batch, ask.changes, generator), torch.arange(len(batch))
         if ask.swapped:
@@ -360,12 +364,18 @@ class Trial:
         )
         return places
 
-    def _tally(self, change: Change) -> Seen:
+    def _tally(self, change: Change | None) -> Seen:
         """How a change compares with the training set, which costs no pass."""
+        self._require_changes()
         values = self.train.rows.values
-        if values is None:
-            raise ValueError(f"{self.config.rule.name} asks for changes of documents that are no rows of values")
+        assert change is not None and values is not None
         return Seen(torch.empty(0), tally=values.tally(change))
+
+    def _require_changes(self) -> None:
+        if not self.config.rule.changes:
+            raise ValueError(
+                f"{self.config.rule.name} asks for changed examples, and does not say that it `changes` them"
+            )
 
     def _take(self, update: Update) -> None:
         """The step is made. A loss that is no number leaves the weights as they are."""

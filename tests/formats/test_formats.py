@@ -66,7 +66,7 @@ def test_every_task_goes_with_every_format_or_says_why_not(name, form, notation)
     has_steps = task.call_widths is not None
     if notation == "residues" and task.kind != "residue":
         refusal = "cannot be written in residues"
-    elif notation == "reversed" and getattr(task, "figures", 0):
+    elif notation == "reversed" and (getattr(task, "figures", 0) or task.kind == "text"):
         refusal = "reversed digits need plain numbers"
     elif form in ("trace", "tool") and name in ("modular", "digits", "copy"):
         refusal = "has no (trace|steps)"

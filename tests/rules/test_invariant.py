@@ -48,7 +48,7 @@ def some(rows, seed=0):
     draw = np.random.default_rng(seed)
     every = [x for n in (2, 3) for x in itertools.product(range(MODULUS), repeat=n)]
     chosen = [every[i] for i in draw.permutation(len(every))[:rows]]
-    known = {x: int(draw.integers(2)) for x in chosen}
+    known = {x: int(draw.integers(MODULUS)) for x in chosen}
     x = torch.tensor([[*row, MODULUS][:3] for row in known])
     return known, Values(x, torch.tensor([*known.values()]), MODULUS)
 
@@ -129,6 +129,28 @@ def test_it_finds_the_invariances_of_a_task_and_no_others(task, fields, found):
     every = candidates(values.x.shape[1])
     adopted = {str(c) for c in every if holds(values.tally(c), math.log(len(every) / 0.01))}
     assert adopted == found
+
+
+@pytest.mark.parametrize(
+    ("truth", "found"),
+    [
+        (lambda a, b: a < b, set()),  # neighbours agree nearly always
+        (lambda a, b: np.maximum(a, b) // 8, {"values in any order"}),
+        (lambda a, b: (a + b) % 31 // 10, {"values in any order", "value 1 +1, value 2 -1"}),
+    ],
+)
+def test_answers_that_vary_slowly_are_no_invariance(truth, found):
+    a, b = np.divmod(np.random.default_rng(0).permutation(31 * 31)[:480], 31)
+    values = Values(torch.tensor(np.stack([a, b], 1)), torch.tensor(truth(a, b).astype(np.int64)), 31)
+    assert {str(c) for c in candidates(2) if holds(values.tally(c), math.log(7 / 0.01))} == found
+
+
+def test_nothing_is_moved_to_where_it_never_stands():
+    """An operator between two numbers stays between them; numbers that are not all there are do not go around."""
+    rows = [(a, 10, b) for a in range(10) for b in range(10)]
+    values = Values(torch.tensor(rows), torch.tensor([a * b % 11 for a, _, b in rows]), 11)
+    found = [c for c in candidates(3) if holds(values.tally(c), math.log(30 / 0.01))]
+    assert found == [Change("order", (0, 2))]
 
 
 def test_it_moves_the_examples_of_a_trial_and_tells_what_it_found(tmp_path, small):

@@ -255,6 +255,7 @@ def test_every_task_of_the_table_has_an_oracle():
     by_name = {spec.partition(":")[0] for spec in ORACLES}
     by_name |= {"power-mod", "catalan", "primorial", "gcd", "pointer"}  # test_second_group_a.py
     by_name |= {"collatz", "josephus", "ackermann", "brackets", "tribonacci", "recurrence"}  # test_second_group_b.py
+    by_name |= {"program", "program-mod"}  # test_program.py
     assert by_name | {"modular", "addition", "multiplication", "copy", "digits", "pairs"} == set(TASKS)
 
 

@@ -103,6 +103,16 @@ FIELDS: dict[str, st.SearchStrategy[dict[str, object]]] = {
     "multiplication": three_sizes("digits beyond", 9),
     "copy": st.fixed_dictionaries({"p": st.integers(2, 10_000), "T": st.integers(1, 200)}),
     "digits": st.just({}),
+    "program": with_fields(
+        three_sizes("n gap beyond", 25),
+        source=st.sampled_from(["f(n) = 3n-1", "f(a; b) = a · b", "f(a; b) = if b == 0 then a else f(b; a mod b)"]),
+    ).map(lambda f: {**f, "n": Sizes((0, *f["n"]))}),
+    "program-mod": st.fixed_dictionaries(
+        {"n": st.sets(st.integers(1, 25), min_size=1).map(lambda v: Sizes(tuple(sorted(v)))), "m": st.integers(2, 26)},
+        optional={
+            "source": st.sampled_from(["f(1) = 2; f(n) = n + f(n-1)", "f(0) = 0; f(1) = 1; f(n) = f(n-1) + f(n-2)"])
+        },
+    ),
 }
 
 

@@ -68,6 +68,11 @@ def itself(task: Task, row: Row) -> Hashable:
     return tuple(row)
 
 
+def the_start(task: Task, row: Row) -> Hashable:
+    *start, _ = row
+    return tuple(start)
+
+
 SAME: dict[str, Callable[[Task, Row], Hashable]] = {
     "factorial": itself,
     "factorial-mod": wilson_pair,
@@ -87,6 +92,8 @@ SAME: dict[str, Callable[[Task, Row], Hashable]] = {
     "multiplication": same_factors,
     "copy": itself,
     "digits": itself,
+    "program": itself,
+    "program-mod": the_start,
 }
 
 
@@ -117,9 +124,12 @@ def size_of(task: Task, row: Row) -> int:
         return row[0]
     if task.name == "ackermann":
         return row[1]
+    if task.name == "program":  # what begins later counts as 0 (the default begins there)
+        return row[0] if row[1] == 0 else 0
     if task.name == "brackets":
         return len(row) // 4  # a number; then one more, an operation and two brackets each
-    if task.name in ("factorial", "rising-product", "fibonacci", "sum", "collatz", "tribonacci", "recurrence"):
+    if task.name in ("factorial", "rising-product", "fibonacci", "sum", "collatz", "tribonacci", "recurrence",
+                     "program-mod"):  # fmt: skip
         return row[-1]
     return len(row)
 

@@ -96,6 +96,8 @@ def answer(
     ask: Ask, batches: tuple[Any, ...], vector: Vector, cost: Cost, scaled: Scaled | None
 ) -> Generator[Look, None, Seen]:
     """Let the body of the loop answer a question, part by part. Raises UserError for an answer that cannot be."""
+    if ask.changes or ask.tally is not None:
+        raise ValueError("examples are changed in trials alone; the rule has to say that it `changes` them")
     if ask.window is not None and ask.at is not None:
         return (yield from _population(ask, ask.window, ask.at, batches, vector, cost, scaled))
     dealt = pieces(batches, ask.parts)

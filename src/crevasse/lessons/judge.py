@@ -25,7 +25,7 @@ ASKED = 6
 #: An opinion is worth this much odds, whoever says it: evidence of a handful of events outweighs it.
 ODDS = 3.0
 #: No answer is read further than this.
-MOST_BYTES = 1_000_000
+MOST_BYTES, MOST_TOKENS = 1_000_000, 1_000_000
 #: No question to a local model has more tokens than this.
 CONTEXT = 1024
 #: The environment variable with the key of an endpoint.
@@ -99,8 +99,8 @@ class EndpointJudge:
     cost: Cost = field(default_factory=Cost)
 
     def __post_init__(self) -> None:
-        fits = re.fullmatch(r"https?://[^/\s]\S*", self.url)
-        require(bool(fits), f"the url of a judge is http(s)://..., not {self.url!r}")
+        fits = re.fullmatch(r"https?://[^/\s@]+(/\S*)?", self.url)
+        require(bool(fits), f"the url of a judge is http(s)://..., without a name or key in it, not {self.url!r}")
 
     def choose(self, incident: str, candidates: Sequence[str]) -> tuple[int, ...]:
         began = time.perf_counter()
@@ -206,7 +206,7 @@ def _tokens(answer: Any) -> int:
     """What the endpoint says that it used; 0 where it does not say."""
     usage = answer.get("usage") if isinstance(answer, dict) else None
     total = usage.get("total_tokens") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) and not isinstance(total, bool) and total > 0 else 0
+    return total if isinstance(total, int) and not isinstance(total, bool) and 0 < total < MOST_TOKENS else 0
 
 
 def _numbers(text: object, most: int) -> tuple[int, ...]:

@@ -22,6 +22,8 @@ Row = dict[str, Any]
 AFTER = (1, 2, 3, 5, 10)
 #: A lesson that avoids more of the vicinity than this, where there is none to learn, is a false one.
 FALSE = 0.02
+#: A judge that failed so many times, and never did not, is not asked again.
+DEAF = 5
 
 
 def vicinity(life: Life) -> Floats:
@@ -135,9 +137,12 @@ def _of_life(
 
 
 def _opinion(believed: Posterior, judge: Judge) -> tuple[Posterior, dict[str, float]]:
-    """The posterior with a judge's opinion in it, and what that cost."""
+    """The posterior with a judge's opinion in it, and what that cost. Raises UserError for one that always fails."""
     before = dataclasses.replace(judge.cost)
-    return judged(believed, judge), judge.cost.since(before)
+    opinion = judged(believed, judge)
+    calls = judge.cost.calls
+    require(calls < DEAF or judge.cost.failed < calls, f"the judge was asked {calls} times and never answered")
+    return opinion, judge.cost.since(before)
 
 
 def gap_closed(rows: Sequence[Row], method: str, n: int) -> float:
@@ -159,8 +164,8 @@ def false_lessons(rows: Sequence[Row], method: str, n: int) -> float:
 
 def calibration(lives: Sequence[Life], believed: Sequence[Posterior], bins: int = 10) -> list[Row]:
     """Reliability of "the lesson's scope holds this event": a row per bin of that probability that is not empty, with
-    the mean probability, how often the cause does hold the event, and the share of all weight. Events count by the
-    vicinity of the incident."""
+    its number, the mean probability, how often the cause does hold the event, and the share of all weight. Events count
+    by the vicinity of the incident."""
     weight, said, true = (np.zeros(bins) for _ in range(3))
     for life, posterior in zip(lives, believed, strict=True):
         near, m = vicinity(life), posterior.contains()
@@ -169,6 +174,6 @@ def calibration(lives: Sequence[Life], believed: Sequence[Posterior], bins: int 
         said += np.bincount(at, near * m, bins)
         true += np.bincount(at, near * mask(life.world, life.cause), bins)
     return [
-        {"said": said[i] / weight[i], "true": true[i] / weight[i], "weight": weight[i] / weight.sum()}
+        {"bin": int(i), "said": said[i] / weight[i], "true": true[i] / weight[i], "weight": weight[i] / weight.sum()}
         for i in np.flatnonzero(weight)
     ]

@@ -17,6 +17,7 @@ from crevasse.studies import STUDIES, VERDICT, decide
 from crevasse.studies.claims.augmentation import SAME, WAYS
 from crevasse.studies.claims.base import Picture, Series
 from crevasse.studies.lessons.figures import GOAL_AFTER, GOAL_FALSE
+from crevasse.studies.lessons.lives import BINS
 from crevasse.studies.lessons.stories import NEAR
 from crevasse.studies.lessons.study import SAID, WORDS, LessonsStudy
 from crevasse.studies.measures import Measure
@@ -67,7 +68,7 @@ def render(verdict: dict[str, Any], rows: Sequence[Row], measures: Sequence[Meas
         same=SAME,
         decision=COLOURS[found["reach"]["decision"]],
         tables=[(at, _table(found, at)) for at in sorted(found["after"], key=lambda a: (a != n, a))],
-        sure=[(c["n"], c["bins"][0]["weight"] + c["bins"][-1]["weight"]) for c in found["calibration"]],
+        sure=[(c["n"], sum(b["weight"] for b in c["bins"] if b["bin"] in (0, BINS - 1))) for c in found["calibration"]],
         stories=[_story(s) for s in found["stories"]],
         goal_false=GOAL_FALSE,
         judge=study.judge,

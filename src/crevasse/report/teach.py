@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from crevasse.lessons.consolidate import Consolidation
 from crevasse.lessons.induce import PROGRAMS, SPREAD, Arguments, Found, Induction
 from crevasse.programs.language import run, text
 from crevasse.report import page
@@ -31,8 +32,8 @@ LOG_ABOVE, FLOATS = 100, 10**300
 BETWEEN, HEIGHT = 24, 420
 
 
-def render(found: Induction, command: str) -> str:
-    """The page as HTML. command: what makes it again."""
+def render(found: Induction, command: str, learnt: Consolidation | None = None) -> str:
+    """The page as HTML. command: what makes it again. learnt: by a network, from what the shortest program imagines."""
     return page.fill(
         "teach.html",
         {"next": _picture(found)} if found.programs else {},
@@ -40,6 +41,7 @@ def render(found: Induction, command: str) -> str:
         answer=answer(found),
         command=command,
         found=found,
+        learnt=learnt,
         programs=[
             {"colour": _colour(i), "text": shortened(text(f.program)), "bits": f.bits, "share": f.share}
             for i, f in enumerate(found.programs)

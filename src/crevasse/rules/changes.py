@@ -67,10 +67,21 @@ class Values:
 
     @cached_property
     def different(self) -> "Values":
-        """Each problem once."""
-        _, first = np.unique(self.x.numpy(), axis=0, return_index=True)
-        rows = torch.from_numpy(first)
+        """Each problem once, in an order that says nothing of their values."""
+        order, same = _sorted(self.x)
+        rows = order[torch.cat([torch.ones(1, dtype=torch.bool), ~same])[: len(order)]]
+        rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
         return Values(self.x[rows], self.answers[rows], self.modulus)
+
+    def closed(self, change: Change) -> bool:
+        """Can a change lead to nothing that never occurs there? The places it moves take the same values; what is
+        shifted, the answer too, takes all there are."""
+        places = change.places or range(self.x.shape[1])
+        taken = [set(self.x[:, p].tolist()) - {self.modulus} for p in places]
+        if change.kind != "shift":
+            return all(values == taken[0] for values in taken)
+        shifted = [*taken, *([set(self.answers.tolist())] if change.answer else [])]
+        return all(len(values) == self.modulus for values in shifted)
 
     def canonical(self, change: Change) -> "Values":
         """Of each row's orbit always the same one: sorted, the smaller of two, or with the first shifted place at 0."""
@@ -93,17 +104,17 @@ class Values:
     def tally(self, change: Change) -> Tally:
         """Of different problems that lead to one another, do the answers do so too?
 
-        Each is compared with the one before in its orbit, so that answers drawn at random would make facts that say
-        nothing of one another.
+        Each is compared with another of its orbit at random, the one before it in a random order: neighbours by value
+        would agree wherever answers vary slowly. There are no facts of a change that is not `closed`.
         """
-        same = self.different.canonical(change)
-        _, orbits = np.unique(same.x.numpy(), axis=0, return_inverse=True)
-        orbit = torch.from_numpy(orbits.reshape(-1))
-        order = orbit.argsort(dim=0, stable=True)
-        facts = orbit[order].diff() == 0
-        agreed = facts & (same.answers[order].diff() == 0)
         shares = self.answers.bincount() / len(self.answers)
-        return Tally(int(facts.sum()), int(agreed.sum()), float(shares @ shares))
+        chance = float(shares @ shares)
+        if not self.closed(change):
+            return Tally(0, 0, chance)
+        same = self.different.canonical(change)
+        order, facts = _sorted(same.x)
+        agreed = facts & (same.answers[order].diff() == 0)
+        return Tally(int(facts.sum()), int(agreed.sum()), chance)
 
     def _ordered(self, change: Change, keys: Tensor) -> "Values":
         """The named places by ascending keys (row, place); what is not there stays at the end."""
@@ -130,3 +141,10 @@ class Values:
         x = self.x.clone()
         x[:, places] = torch.where(self.there[:, places], moved, self.x[:, places])
         return replace(self, x=x, answers=(self.answers + times * change.answer) % self.modulus)
+
+
+def _sorted(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The order that brings equal rows of x (row, place) together, each as they stood, and whether a row of that order
+    equals the one before, from the second on."""
+    order = torch.from_numpy(np.lexsort(x.numpy().T[::-1]))
+    return order, (x[order].diff(dim=0) == 0).all(1)

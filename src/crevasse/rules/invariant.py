@@ -20,7 +20,8 @@ def candidates(places: int) -> tuple[Change, ...]:
     """What is tried on problems of at most so many values: nobody says which of it holds.
 
     Any order of all values, or of two; the values read backwards; two shifted against each other, or together; one
-    shifted, and the answer with it or against it.
+    shifted, and the answer with it or against it. To shift is to know that values have an order around the modulus,
+    which is given with the candidates.
     """
     pairs, several = list(combinations(range(places), 2)), places > 2
     return (
@@ -51,21 +52,23 @@ class Invariant(Around):
 
     Proposed here, to be refuted. Before the first step each candidate (`candidates`) is held against the training set:
     problems that it leads to one another either have the answers that it says, or not. It is adopted where they do more
-    often than halfway between chance and always, at a significance of alpha over the number of candidates (`holds`).
-    Then each example of a batch is replaced in each step by a random one of those that the adopted changes make of it.
-    No weights take part in the choice, as a network that memorises says nothing of it; nothing steers, and nothing that
-    is held out is looked at. Which candidates there are is given; which of them hold is found, and told in the notes of
-    the result. An adopted change may lead to problems that are held out: that is what it is to have found it.
+    often than halfway between chance and always, at a significance of alpha over the number of candidates (`holds`),
+    and where it leads to no value that never stands in its place. Then each example of a batch is replaced in each step
+    by a random one of those that the adopted changes make of it. No weights take part in the choice, as a network that
+    memorises says nothing of it; nothing steers, and nothing that is held out is looked at. Which candidates there are
+    is given; which of them hold is found, and told in the notes of the result. An adopted change may lead to problems
+    that are held out: that is what it is to have found it.
 
-    Costs the passes of the base: a changed example takes the place of its own. The comparison goes once through the
-    training set for each candidate, without the model. Not for problems other than up to 12 values of one token each
-    with an answer of one token; not where so few problems are known that none is a change of another, as then nothing
-    is adopted; and not where more than a quarter of the labels are wrong, as then one pair in two disagrees.
+    Costs the passes of the base, as a changed example takes the place of its own, and the time to change them; the
+    comparison goes once through the training set for each candidate, without the model. Not for problems other than up
+    to 12 values of one token each with an answer of one token; not where so few problems are known that none is a
+    change of another, as then nothing is adopted; and not where more than a quarter of the labels are wrong, as then
+    one pair in two disagrees.
     """
 
     name: ClassVar[str] = "invariant"
 
-    alpha: float = 0.01  # chance that any candidate is adopted that does not hold; 0: the base rule
+    alpha: float = 0.01  # chance that one is adopted that agrees in half of the cases; 0: the base rule
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,6 +34,8 @@ TASKS: Table[Task] = Table(
         "multiplication": Entry("crevasse.tasks.arithmetic:Multiplication", "a · b of decimal numbers"),
         "copy": Entry("crevasse.tasks.copying:Copy", "x1 … xT once more: structure without recursion"),
         "digits": Entry("crevasse.tasks.digits:Digits", "which digit is it? 1797 handwritten ones, 8×8 pixels"),
+        "program": Entry("crevasse.tasks.program:Program", "f(n) or f(a, b) of any program that teach may find"),
+        "program-mod": Entry("crevasse.tasks.program:ProgramMod", "steps of a recursive program from any state, mod m"),
         "pairs": Entry("crevasse.tasks.pairs:Pairs", "your own problems and answers: pairs:FILE (CSV or JSONL)"),
     },
 )

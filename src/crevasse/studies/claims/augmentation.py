@@ -51,6 +51,7 @@ class Augmentation(Claim):
         "By the index of the middle scope, averaged over seeds: supported if it is .9 or more without replay and with "
         "it, half right if in one of the two, refuted if in neither."
     )
+    version: ClassVar[int] = 2
     change: ClassVar[str] = (
         "A policy whose architecture separates the attributes, or a training that stops as soon as the scope is "
         "learnt: what is not in the batch is moved along with what is."
@@ -59,7 +60,7 @@ class Augmentation(Claim):
     def measure(self, budget: Budget, trials: Path, rows: Sequence[Row]) -> list[Measure]:
         """Of each scope, in the order of the lattice (x, from 1), how far a lesson reached that was to span it."""
         world = default_world()
-        seeds, training = {"smoke": (1, QUICK), "minutes": (8, TRAINING), "full": (40, TRAINING)}[budget]
+        seeds, training = {"smoke": (1, QUICK), "minutes": (4, TRAINING), "full": (20, TRAINING)}[budget]
         found = []
         for seed in range(seeds):
             taught = reach(world, thesis_incident(world), seed, training)

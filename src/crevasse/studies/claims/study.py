@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from crevasse.config import config_id
 from crevasse.errors import UserError, unknown
 from crevasse.studies.base import Arm, Budget, Row, Study
+from crevasse.studies.claims.augmentation import Augmentation
 from crevasse.studies.claims.base import DECISIONS, Claim, Evidence
 from crevasse.studies.claims.blame import Blame
 from crevasse.studies.claims.chain_of_thought import ChainOfThought
@@ -19,6 +20,7 @@ from crevasse.studies.claims.depth import Depth
 from crevasse.studies.claims.explosion import Explosion
 from crevasse.studies.claims.few_examples import FewExamples
 from crevasse.studies.claims.irreducible import Irreducible
+from crevasse.studies.claims.one_to_three import OneToThree
 from crevasse.studies.claims.sharpness import Sharpness
 from crevasse.studies.claims.step_ratio import StepRatio
 from crevasse.studies.claims.structure import Structure
@@ -27,7 +29,7 @@ from crevasse.studies.measures import Measure, read_measures, write_measures
 #: In the order of the report. A claim joins with a file and a line here.
 CLAIMS: tuple[Claim, ...] = (
     Structure(), Irreducible(), Depth(), FewExamples(), ChainOfThought(), Sharpness(), Explosion(), StepRatio(),
-    Stirling(), Binet(), Blame(),
+    Stirling(), Binet(), Augmentation(), OneToThree(), Blame(),
 )  # fmt: skip
 
 

@@ -139,10 +139,12 @@ def _compare(entries: Sequence[Figures], rows: dict[str, list[Row]]) -> None:
 
 
 def _correct(compared: Sequence[Figures]) -> None:
-    """Holm's correction for the number of comparisons, and what each of them says."""
-    some = [c["versus"] for c in compared if c["versus"]]
-    for versus, p in zip(some, holm([v["p"] for v in some]), strict=True):
-        versus |= {"adjusted": p, "word": _word(p, versus["difference"])}
+    """Holm's correction for the number of comparisons, and what each of them says. Those that move their examples are a
+    family of their own."""
+    for family in (True, False):
+        some = [c["versus"] for c in compared if c["versus"] and c["moves"] == family]
+        for versus, p in zip(some, holm([v["p"] for v in some]), strict=True):
+            versus |= {"adjusted": p, "word": _word(p, versus["difference"])}
 
 
 def _word(adjusted: float, difference: float) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crevasse.rules import Ask, BaseRule, Oracle, Rule, Seen, Step, Weights, answered
+from crevasse.rules.changes import Tally
 from crevasse.rules.from_file import FromFile
 from crevasse.rules.sgd import Sgd
 
@@ -49,6 +50,8 @@ def _asked(rule: Rule) -> Counter[Ask]:
     generator = torch.Generator().manual_seed(0)
 
     def answer(ask: Ask) -> Seen:
+        if ask.tally is not None:  # which costs no pass
+            return Seen(torch.empty(0), tally=Tally(0, 0, 1.0))
         asked[dataclasses.replace(ask, at=None)] += 1
         parts = len(ask.asked)
         slopes = torch.randn(parts, len(flat), generator=generator) if ask.slopes else None

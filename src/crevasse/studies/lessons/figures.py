@@ -155,6 +155,8 @@ def calibrated(measures: Sequence[Measure], after: Sequence[int]) -> list[dict[s
         blocks = {b: i for i, b in enumerate(sorted({m["seed"] or 0 for m in mine}))}
         tables = {s: np.zeros((len(blocks), BINS)) for s in ("said", "true", "weight")}
         for m in mine:
+            if m["series"] not in tables or (m["x"] or 0) not in range(BINS):
+                raise UserError(f"the calibration has {m['series']} at {m['x']}, which this version does not measure")
             tables[m["series"]][blocks[m["seed"] or 0], int(m["x"] or 0)] = m["value"] or 0.0
         weight = tables["weight"]
         drawn = np.random.default_rng(0).multinomial(len(blocks), [1 / len(blocks)] * len(blocks), size=RESAMPLES)
@@ -164,8 +166,8 @@ def calibrated(measures: Sequence[Measure], after: Sequence[int]) -> list[dict[s
             below = drawn @ weight[:, i]
             shares = (drawn @ (tables["true"] * weight)[:, i])[below > 0] / below[below > 0]
             low, high = np.percentile(shares, [2.5, 97.5])
-            bins.append({"said": float(said), "true": float(true), "low": float(low), "high": float(high),
-                         "weight": float(weight[:, i].mean())})  # fmt: skip
+            bins.append({"bin": int(i), "said": float(said), "true": float(true), "low": float(low),
+                         "high": float(high), "weight": float(weight[:, i].mean())})  # fmt: skip
         error = sum(b["weight"] * abs(b["said"] - b["true"]) for b in bins)
         found.append({"n": n, "error": error, "bins": bins})
     return found

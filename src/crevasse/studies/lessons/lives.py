@@ -96,7 +96,7 @@ def _believed(world: World, number: int, plan: Plan, kinds: Sequence[Kind]) -> l
     found = []
     for n in AFTER:
         for row in calibration(lives, [lesson_of(life, n, prior) for life in lives], BINS):
-            at = min(int(row["said"] * BINS), BINS - 1)
+            at = row.pop("bin")
             found += [note(CALIBRATION, name, str(n), value, x=at, seed=number) for name, value in row.items()]
     return found
 

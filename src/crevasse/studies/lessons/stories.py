@@ -20,6 +20,10 @@ Story = dict[str, Any]
 
 #: Of each of these kinds of cause the first life that is drawn; in a world of one's own the first three kinds.
 CHOSEN = ("person", "kind of place", "chance")
+#: What a story is told by.
+STORY = frozenset(
+    ("kind", "cause", "events", "world", "met", "incidents", "remembered", "bad", "memory", "avoided_before", "steps")
+)
 #: Incidents after which is told.
 TOLD = (1, 3)
 #: Lessons that are told with their shares.

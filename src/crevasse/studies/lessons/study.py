@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crevasse.errors import UserError
+from crevasse.errors import UserError, unknown
 from crevasse.lessons.apply import Training
 from crevasse.lessons.judge import parse_judge
 from crevasse.lessons.world import World, default_world, load_world
@@ -19,7 +19,7 @@ from crevasse.studies.claims.augmentation import WAYS, Augmentation
 from crevasse.studies.claims.base import Evidence, listed, share
 from crevasse.studies.lessons.figures import SUBJECT, Lives, calibrated, gather, goals, judged, methods_told
 from crevasse.studies.lessons.lives import CALIBRATION, JUDGED, LIVES, STORIES, VERSION, Plan, block, opinions
-from crevasse.studies.lessons.stories import stories
+from crevasse.studies.lessons.stories import STORY, stories
 from crevasse.studies.measures import Measure, read_measures, write_measures
 
 PLANS: dict[str, Plan] = {
@@ -119,6 +119,8 @@ class LessonsStudy(Study):
                 raise UserError(f"{m['claim']} was measured by another version ({m['version']}); {AGAIN}")
         if missing := versions.keys() - {m["claim"] for m in measures}:
             raise UserError(f"nothing is there of what was measured for {', '.join(sorted(missing))}; {AGAIN}")
+        if budget not in PLANS:
+            raise unknown("budget", budget, PLANS)
         plan = PLANS[budget]
         lives = len({m["seed"] for m in measures if m["claim"] == LIVES})
         if lives != plan.blocks * plan.lives:
@@ -177,6 +179,6 @@ def _story(text: str) -> dict[str, Any]:
         story = json.loads(text)
     except ValueError:
         story = None
-    if not isinstance(story, dict):
+    if not isinstance(story, dict) or not story.keys() >= STORY:
         raise UserError(f"a story is damaged; {AGAIN}")
     return story
