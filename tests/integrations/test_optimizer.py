@@ -48,8 +48,10 @@ def train(optimizer, model, data, **how):
             look.backward(F.cross_entropy(model(x), y))
 
 
-#: Not race, which needs a model that says which widths it has (tests/rules/test_race.py).
-LOOKS = [name for name in RULES if name not in ("file", "race") and not getattr(RULES.parse(name), "stablemax", False)]
+#: Not race, which needs a model that says which widths it has (tests/rules/test_race.py), nor invariant, which moves
+#: the values of a trial's examples (tests/rules/test_invariant.py).
+NOT_HERE = ("file", "race", "invariant")
+LOOKS = [name for name in RULES if name not in NOT_HERE and not getattr(RULES.parse(name), "stablemax", False)]
 WRAPS = [name for name in LOOKS if hasattr(RULES.parse(name), "base")]
 PLAIN = [name for name in LOOKS if isinstance(RULES.parse(name), BaseRule)]
 BASE = "adamw:lr=0.003,decay=0.01,beta2=0.98"
