@@ -179,8 +179,8 @@ def _stands(budget: Budget) -> list[Stand]:
     random = noisy(ADD_59, 1, tuned=ADD_59.name)
     if budget == "minutes":
         return [
-            Stand(ADD_59, (*ON_TABLES, "muon", "sam"), 3),
-            Stand(CELL, (BASELINE, "muon", "grokfast", "starve", "race"), 3),
+            Stand(ADD_59, (*ON_TABLES, "muon"), 3),
+            Stand(CELL, (BASELINE, "muon", "grokfast", "race"), 3),
             Stand(random, ON_TABLES, 3),
             Stand(CURVE[1], (BASELINE, "race"), 3),
         ]
