@@ -275,9 +275,11 @@ def test_trials_are_refused():
         STUDY.verdict("smoke", [], [{"arm": "x"}], measures())
 
 
-def test_what_is_wrong_with_a_world_is_told_before_anything_is_measured(tmp_path):
+def test_what_is_wrong_with_world_or_judge_is_told_before_anything_is_made(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         run_study(STUDIES.parse(f"lessons:world={tmp_path / 'none.toml'}"), "smoke", tmp_path / "out")
+    with pytest.raises(UserError, match="a judge is pretrained"):
+        run_study(STUDIES.parse("lessons:judge=foo"), "smoke", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 """What is a lesson worth? Lives whose cause is known, every way to learn from an incident, no trials."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 from crevasse.errors import UserError, unknown
 from crevasse.lessons.apply import Training
-from crevasse.lessons.judge import parse_judge
+from crevasse.lessons.judge import Judge, parse_judge
 from crevasse.lessons.world import World, default_world, load_world
 from crevasse.stats import Score
 from crevasse.studies.base import Arm, Budget, Row, Study
@@ -54,7 +55,6 @@ class LessonsStudy(Study):
     def measure(self, budget: Budget, out: Path, rows: Sequence[Row]) -> list[Measure]:
         """Kept block by block, so that what was measured is not measured again."""
         world, plan = self._world(), PLANS[budget]
-        judge = parse_judge(self.judge) if self.judge else None
 
         def part(name: str, made_of: list[Any], measure: Callable[[], list[Measure]]) -> list[Measure]:
             told = json.dumps([name, *made_of])
@@ -70,16 +70,21 @@ class LessonsStudy(Study):
         of_lives = [VERSION, asdict(plan), repr(world)]
         found = part(REACH.number, [REACH.version, budget], partial(REACH.measure, budget, out / "trials", ()))
         found += part(STORIES, of_lives, partial(stories, world, plan))
-        if judge is not None:
-            found += part(JUDGED, [*of_lives, self.judge], partial(opinions, world, plan, judge))
+        if self._judge is not None:
+            found += part(JUDGED, [*of_lives, self.judge], partial(opinions, world, plan, self._judge))
         for i in range(plan.blocks):
             found += part(f"{LIVES}-{i}", of_lives, partial(block, world, i, plan))
         return found
 
     def tries(self, budget: Budget) -> list[Arm]:
-        """None; but what is wrong with the world is told before anything is made."""
+        """None; but what is wrong with the world or the judge is told before anything is made."""
         self._world()
+        assert (self._judge is None) == (not self.judge)
         return []
+
+    @functools.cached_property
+    def _judge(self) -> Judge | None:
+        return parse_judge(self.judge) if self.judge else None
 
     def _world(self) -> World:
         return load_world(self.world) if self.world else default_world()
