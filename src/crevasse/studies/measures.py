@@ -1,9 +1,11 @@
 """What a study measures besides its trials: a long table, one number a row."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,3 +64,19 @@ def read_measures(path: Path, of: str = "") -> list[Measure]:
         raise UserError(f"{path} was measured on other trials; run the study again (what it has already run is kept)")
     rows: list[Measure] = table.select(SCHEMA.names).to_pylist()
     return rows
+
+
+def kept(out: Path, name: str, made_of: Sequence[Any], measure: Callable[[], list[Measure]]) -> list[Measure]:
+    """A part of what a study measures, from `out`/measured if it is there already, else measured and kept there.
+
+    made_of: all that decides what is measured, as JSON takes it. What is damaged is measured again.
+    """
+    told = json.dumps([name, *made_of])
+    path = out / "measured" / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.parquet"
+    with suppress(UserError):
+        if path.exists():
+            return read_measures(path)
+    found = measure()
+    path.parent.mkdir(exist_ok=True)
+    write_measures(path, found)
+    return found

@@ -1,10 +1,9 @@
 """The claims of the thesis, each decided by an experiment that could have gone otherwise."""
 
-import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from crevasse.studies.claims.one_to_three import OneToThree
 from crevasse.studies.claims.sharpness import Sharpness
 from crevasse.studies.claims.step_ratio import StepRatio
 from crevasse.studies.claims.structure import Structure
-from crevasse.studies.measures import Measure, read_measures, write_measures
+from crevasse.studies.measures import Measure, kept
 
 #: In the order of the report. A claim joins with a file and a line here.
 CLAIMS: tuple[Claim, ...] = (
@@ -62,17 +61,8 @@ class ClaimsStudy(Study):
             if type(claim).measure is Claim.measure:
                 continue
             own = _own(claim, rows)
-            told = json.dumps([claim.number, claim.version, budget, sorted(r["trial"] for r in own)])
-            kept = out / "measured" / f"{claim.number}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.parquet"
-            with suppress(UserError):  # damaged: it is measured again
-                if kept.exists():
-                    found += read_measures(kept)
-                    continue
-            # That there was nothing to measure is worth keeping too.
-            measures = claim.measure(budget, out / "trials", own) or [claim.note("nothing", "", None)]
-            kept.parent.mkdir(exist_ok=True)
-            write_measures(kept, measures)
-            found += measures
+            made_of = [claim.version, budget, sorted(r["trial"] for r in own)]
+            found += kept(out, claim.number, made_of, partial(_measured, claim, budget, out / "trials", own))
         return found
 
     def verdict(
@@ -120,6 +110,11 @@ class ClaimsStudy(Study):
                     f"{m['claim']} was measured by another version ({m['version']}, now "
                     f"{versions[m['claim']]}); {again}"
                 )
+
+
+def _measured(claim: Claim, budget: Budget, trials: Path, rows: Sequence[Row]) -> list[Measure]:
+    """That there was nothing to measure is worth keeping too."""
+    return claim.measure(budget, trials, rows) or [claim.note("nothing", "", None)]
 
 
 def _number(arm: str) -> str:

@@ -1,10 +1,8 @@
 """What is a lesson worth? Lives whose cause is known, every way to learn from an incident, no trials."""
 
 import functools
-import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from crevasse.studies.claims.base import Evidence, listed, share
 from crevasse.studies.lessons.figures import SUBJECT, Lives, calibrated, gather, goals, judged, methods_told
 from crevasse.studies.lessons.lives import CALIBRATION, JUDGED, LIVES, STORIES, VERSION, Plan, block, opinions
 from crevasse.studies.lessons.stories import STORY, stories
-from crevasse.studies.measures import Measure, read_measures, write_measures
+from crevasse.studies.measures import Measure, kept
 
 PLANS: dict[str, Plan] = {
     "smoke": Plan(1, 4, 10, Training(steps=20, memory_steps=30), experience=20),
@@ -56,17 +54,7 @@ class LessonsStudy(Study):
         """Kept block by block, so that what was measured is not measured again."""
         world, plan = self._world(), PLANS[budget]
 
-        def part(name: str, made_of: list[Any], measure: Callable[[], list[Measure]]) -> list[Measure]:
-            told = json.dumps([name, *made_of])
-            path = out / "measured" / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.parquet"
-            with suppress(UserError):  # damaged: it is measured again
-                if path.exists():
-                    return read_measures(path)
-            found = measure()
-            path.parent.mkdir(exist_ok=True)
-            write_measures(path, found)
-            return found
-
+        part = partial(kept, out)
         of_lives = [VERSION, asdict(plan), repr(world)]
         found = part(REACH.number, [REACH.version, budget], partial(REACH.measure, budget, out / "trials", ()))
         found += part(STORIES, of_lives, partial(stories, world, plan))
