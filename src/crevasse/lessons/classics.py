@@ -107,25 +107,26 @@ def is_found(classic: Classic, induction: Induction) -> bool:
 def examples_needed(classic: Classic, seconds: float = 20.0) -> int | None:
     """The fewest examples of the fixed order after which the shortest program is the function; None if five are too
     few. `seconds` is the time for one search."""
-    return _needed(classic, seconds, asks=False)
+    return needed_with(lambda pairs: induce(pairs, seconds), classic, asks=False)
 
 
 def questions_needed(classic: Classic, seconds: float = 20.0) -> int | None:
     """As `examples_needed`, but after the first example the machine asks for the most telling one itself: the first of
     its questions to which there is an answer. Where it has none, the next of the fixed order is given."""
-    return _needed(classic, seconds, asks=True)
+    return needed_with(lambda pairs: induce(pairs, seconds), classic, asks=True)
 
 
-def _needed(classic: Classic, seconds: float, asks: bool) -> int | None:
+def needed_with(search: Callable[[Pairs], Induction], classic: Classic, asks: bool, most: int = EXAMPLES) -> int | None:
+    """As `examples_needed` and, where it asks, `questions_needed`, by any search; None if `most` are too few."""
     pairs: Pairs = {}
     questions: list[Arguments] = []
-    for count in range(1, EXAMPLES + 1):
+    for count in range(1, most + 1):
         for x in itertools.chain(questions, ORDER[classic.arguments]):
             value = classic.value(*x)
             if x not in pairs and value is not None:
                 pairs[x] = value
                 break
-        induction = induce(pairs, seconds)
+        induction = search(pairs)
         if is_found(classic, induction):
             return count
         questions = induction.questions if asks else []

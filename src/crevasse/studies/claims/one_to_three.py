@@ -6,9 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar
 
-from crevasse.lessons.classics import CLASSICS, JUDGED, ORDER, Classic, is_found
+from crevasse.lessons.classics import CLASSICS, JUDGED, ORDER, Classic, needed_with
 from crevasse.lessons.consolidate import MODEL, RULE, configs
-from crevasse.lessons.induce import EXAMPLES, Arguments, Pairs, induce
+from crevasse.lessons.induce import EXAMPLES, Arguments, Induction, Pairs, induce
 from crevasse.programs.parser import parse
 from crevasse.spec import describe
 from crevasse.studies.base import Arm, Budget, Row
@@ -85,16 +85,11 @@ def _solve(rows: list[list[Fraction]]) -> list[Fraction] | None:
 def needed(classic: Classic, looks: int, most: int, asks: bool) -> int | None:
     """The fewest examples after which the shortest program is the function, as `examples_needed` and, where it asks,
     `questions_needed` count them, but in searches that are bounded by work; None if so many are too few."""
-    pairs: Pairs = {}
-    questions: list[Arguments] = []
-    for count in range(1, most + 1):
-        x = next(x for x in (*questions, *ORDER[classic.arguments]) if x not in pairs and classic.value(*x) is not None)
-        pairs[x] = classic.value(*x) or 0
-        induction = induce(pairs, looks, clock=itertools.count().__next__)
-        if is_found(classic, induction):
-            return count
-        questions = induction.questions if asks else []
-    return None
+
+    def search(pairs: Pairs) -> Induction:
+        return induce(pairs, looks, clock=itertools.count().__next__)
+
+    return needed_with(search, classic, asks, most)
 
 
 def by_polynomial(classic: Classic, most: int) -> int | None:
