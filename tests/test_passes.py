@@ -11,6 +11,7 @@ from crevasse.rules import Weights
 
 MODELS = [
     "transformer:width=16", "transformer:width=16,position=rotary,layers=3", "transformer:width=16,position=none",
+    "transformer:width=16,position=first",
     "looped:width=16", "looped:width=16,loops=3,position=rotary", "gru:width=16", "lstm:width=16,layers=2",
     "bilinear:width=16,products=24",
 ]  # fmt: skip

@@ -246,7 +246,8 @@ def test_the_calculators_memory_keeps_the_digits_that_its_display_leaves_out():
         assert (shown == task.spell(math.factorial(24))) == (arithmetic == "exact")
 
 
-MODEL_TEXTS = ["transformer:width=16", "transformer:width=16,position=rotary", "looped:width=16",
+MODEL_TEXTS = ["transformer:width=16", "transformer:width=16,position=rotary",
+               "transformer:width=16,position=first", "looped:width=16",
                "looped:width=16,loops=2",
                "gru:width=16", "lstm:width=16,layers=2", "bilinear:width=16,products=16"]  # fmt: skip
 

@@ -11,8 +11,9 @@ from crevasse.models.sharing import shared_beginnings
 from crevasse.models.transformer import attend, rotate
 
 TEXTS = [
-    "transformer", "transformer:position=rotary,layers=3,heads=2", "transformer:position=none", "looped",
-    "looped:loops=3", "looped:position=rotary", "gru", "lstm:layers=2", "bilinear",
+    "transformer", "transformer:position=rotary,layers=3,heads=2", "transformer:position=none",
+    "transformer:position=first", "looped", "looped:loops=3", "looped:position=rotary", "looped:position=first",
+    "gru", "lstm:layers=2", "bilinear",
 ]  # fmt: skip
 
 
@@ -140,6 +141,16 @@ def test_rows_that_begin_alike_share_their_states_and_nothing_else(model):
     b = torch.autograd.grad(alone, list(model.parameters()))
     for one, other in zip(a, b, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["transformer", "looped"])
+def test_without_positions_the_length_of_a_run_cannot_be_told_unless_its_first_is_marked(model):
+    run = torch.full((1, 9), 4)
+    blind = build(f"{model}:position=none")(run, STEPS[2:3])[0]
+    torch.testing.assert_close(blind, blind[:1].expand_as(blind))
+    marked = build(f"{model}:position=first")(run, STEPS[2:3])[0]
+    apart = torch.cdist(marked, marked) + 9 * torch.eye(9)
+    assert apart.min() > 1e-3
 
 
 def test_rotary_scores_depend_on_the_distance_alone():

@@ -15,6 +15,7 @@ from crevasse.probes.landscape import align, bezier, curve, line, permuted, plan
 MODEL_TEXTS = [
     "bilinear:width=7,products=11", "gru:width=8", "lstm:width=6,layers=3", "mlp:width=5,hidden=9,layers=3",
     "mlp:width=5,hidden=9,embeddings=shared", "transformer:width=8,heads=2", "transformer:width=8,position=rotary",
+    "looped:width=8,position=first,loops=2",
     "looped:width=8,heads=2,position=none",
 ]  # fmt: skip
 

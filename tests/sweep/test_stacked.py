@@ -23,7 +23,8 @@ from crevasse.sweep.work import run_job
 from crevasse.trial import Trial, opened, run_trial
 
 MODELS = [
-    "transformer:width=16", "transformer:width=16,position=rotary,heads=2", "looped:width=16", "gru:width=16",
+    "transformer:width=16", "transformer:width=16,position=rotary,heads=2", "looped:width=16",
+    "looped:width=16,position=first", "gru:width=16",
     "lstm:width=16", "bilinear:width=16,products=32",
 ]  # fmt: skip
 

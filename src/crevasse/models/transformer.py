@@ -16,7 +16,7 @@ from crevasse.models.layers import Embedding, Head, LayerNorm, Linear
 from crevasse.models.sharing import Places, shared_beginnings
 from crevasse.spec import require
 
-Position = Literal["learned", "rotary", "none"]
+Position = Literal["learned", "rotary", "first", "none"]
 
 
 #: The longest sequence whose attention is faster as products of small matrices, forward and backward together, and
@@ -204,7 +204,9 @@ class _Decoder(Model):
     def __init__(self, width: int, position: Position, vocabulary: int, context: int, silent: int) -> None:
         super().__init__()
         self.embed = Embedding(vocabulary, width)
-        self.place = Embedding(context, width) if position == "learned" else None
+        self.first_alone = position == "first"
+        places = 1 if self.first_alone else context
+        self.place = Embedding(places, width) if position in ("learned", "first") else None
         self.norm = LayerNorm(width)
         self.head = Head(width, vocabulary, silent)
         nn.init.normal_(self.embed.weight, std=0.5)
@@ -263,17 +265,21 @@ class _Decoder(Model):
         if start == 0 and len(self.embed.table()) < rows:
             table, node = self.embed.table(), entry
             if self.place is not None:
-                table = self._add_places(table[:, None], self.place.weight[..., :length, :]).flatten(0, 1)
+                table = self._add_places(table[:, None], 0, length).flatten(0, 1)
                 node = node * length + torch.arange(length, device=node.device)
             to = shared_beginnings(tokens) if models == 1 and torch.is_grad_enabled() else whole
             return table, Places(rows, length, node.flatten()), to
         x = F.embedding(entry, self.embed.table())
         if self.place is not None:
-            x = self._add_places(x, self.place.weight[..., start : start + length, :])
+            x = self._add_places(x, start, length)
         return x.flatten(0, 1), whole, whole
 
-    def _add_places(self, x: Tensor, place: Tensor) -> Tensor:
-        """x (row, position or 1, width), place (position, width), of a stack with the models in front"""
+    def _add_places(self, x: Tensor, start: int, length: int) -> Tensor:
+        """x (row, position or 1, width), of a stack with the models in front -> (row, position, width)"""
+        assert self.place is not None
+        place = self.place.weight[..., start : start + length, :]  # (position, width), as x
+        if self.first_alone:  # nothing is added to the others
+            place = F.pad(place, (0, 0, 0, length - place.shape[-2]))
         if place.dim() == 2:
             return x + place
         models = len(place)
@@ -314,7 +320,7 @@ class TransformerConfig(ModelConfig):
     layers: int = 2
     width: int = 64
     heads: int = 4
-    position: Position = "learned"  # learned (per position), rotary, or none
+    position: Position = "learned"  # learned (per position), rotary, first (it alone is marked), or none
 
     def __post_init__(self) -> None:
         require(1 <= self.layers <= 100, f"layers of transformer must lie between 1 and 100, not {self.layers}")
@@ -376,7 +382,7 @@ class LoopedConfig(ModelConfig):
     width: int = 64
     heads: int = 4
     loops: int = 0  # times that the block is applied; 0: once for each step of the problem
-    position: Position = "learned"  # learned (per position), rotary, or none
+    position: Position = "learned"  # learned (per position), rotary, first (it alone is marked), or none
 
     def __post_init__(self) -> None:
         require(0 <= self.loops <= 1000, f"loops of looped must lie between 0 and 1000, not {self.loops}")
