@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -72,7 +73,8 @@ def test_arms_carry_the_number_of_their_claim_and_no_name_is_used_twice(budget):
         own = claim.arms(budget)
         assert all(a.name.startswith(f"{claim.number}/") and a.group == f"{claim.number}: {claim.title}" for a in own)
     few = {"smoke": 1, "minutes": 1, "full": 3}[budget]
-    assert all(a.seeds >= few for a in arms)
+    alone = [a.name for a in arms if a.seeds < few]  # the longest products: see LONG in claims/depth.py
+    assert alone == ([a.name for a in arms if re.fullmatch(r"C3/\w+-\d-31-64", a.name)] if budget == "full" else [])
 
 
 @pytest.mark.parametrize("budget", BUDGETS)

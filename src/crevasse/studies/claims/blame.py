@@ -67,7 +67,7 @@ class Blame(Claim):
         return RULES[:2], MODELS, FORMATS, DATA[:2]
 
     def arms(self, budget: Budget) -> list[Arm]:
-        seeds, rows = {"smoke": (1, 2 * 60 * 64), "minutes": (3, 2 * 600 * 64), "full": (3, 768_000)}[budget]
+        seeds, rows = {"smoke": (1, 2 * 60 * 64), "minutes": (3, 2 * 600 * 64), "full": (3, 512_000)}[budget]
         return [
             self.make(
                 "-".join(x[0] for x in (rule, model, form, data)), ", ".join(x[1] for x in (rule, model, form, data)),

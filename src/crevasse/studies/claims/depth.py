@@ -24,6 +24,8 @@ CONSTRUCTED = "iterated-product:p=7,T={},beyond={}"
 #: m layers of it multiply 2ᵐ elements, which is 2ᵐ − 1 steps; one more is tried.
 LAYERS = (1, 2, 3, 4)
 WIDTH = 64
+#: From so many steps on a training takes minutes, so there is one of each: enough to reach a length, which a seed does.
+LONG = 31
 
 
 class Depth(Claim):
@@ -69,11 +71,11 @@ class Depth(Claim):
 
         def one(task: str, depth: int, n: int, width: int) -> Arm:
             words, text, more = texts[task]
-            title = f"{words}: {n} {'step' if n == 1 else 'steps'}, {depth} {'layer' if depth == 1 else 'layers'}"
+            title = f"{words}: {_steps(n)}, {depth} {'layer' if depth == 1 else 'layers'}"
             return self.make(
                 f"{task}-{depth}-{n}-{width}", f"{title}, width {width}", text.format(n + more, n + more + 1), "direct",
-                f"transformer:layers={depth},width={width}", "adamw:lr=0.001,decay=1", seeds=seeds, steps=updates,
-                batch=batch, train=20_000,
+                f"transformer:layers={depth},width={width}", "adamw:lr=0.001,decay=1",
+                seeds=seeds if n < LONG else 1, steps=updates, batch=batch, train=20_000,
             )  # fmt: skip
 
         grid = [one(t, d, n, WIDTH) for t in tasks for d in depths for n in steps]
@@ -114,7 +116,7 @@ class Depth(Claim):
             decision = "supported"
         words = {name: words.split(",")[0] for name, words, *_ in TASKS}
         key = (
-            "weights set by formula compute " + ", ".join(f"{n} steps in {m}" for m, n in built.items()) + " layers"
+            f"weights set by formula compute {', '.join(f'{_steps(n)} in {m}' for m, n in built.items())} layers"
             "; the longest that training reached by depth: "
             + "; ".join(f"{words[t]} " + ", ".join(f"{n or 'none'} in {m}" for m, n in of.items())
                         for t, of in trained.items())
@@ -143,6 +145,10 @@ class Depth(Claim):
                 of = found.setdefault(task, {})
                 of[int(depth)] = max(of.get(int(depth), 0), int(steps) if evidence.ever(name) else 0)
         return found
+
+
+def _steps(n: int) -> str:
+    return f"{n} {'step' if n == 1 else 'steps'}"
 
 
 def _names(evidence: Evidence) -> list[str]:
