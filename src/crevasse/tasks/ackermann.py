@@ -59,14 +59,6 @@ class Ackermann(Recursion):
         return self.n if self.axis == "n" else self.m
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def _size_column(self) -> int:
         return 1 if self.axis == "n" else 0
 

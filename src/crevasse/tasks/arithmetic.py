@@ -35,10 +35,6 @@ class _School(Task):
         return self.digits
 
     @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (Input("a", range(10**self.largest)), Input("b", range(10**self.largest)))
 

@@ -121,13 +121,15 @@ class Task(Named, ABC):
 
     @property
     def gap_sizes(self) -> Sizes:
-        """Held-out sizes between trained ones."""
-        return Sizes(())
+        """Held-out sizes between trained ones: the field `gap`, where a task has it."""
+        sizes: Sizes = getattr(self, "gap", Sizes(()))
+        return sizes
 
     @property
     def beyond_sizes(self) -> Sizes:
-        """Held-out sizes larger than any trained one."""
-        return Sizes(())
+        """Held-out sizes larger than any trained one: the field `beyond`, where a task has it."""
+        sizes: Sizes = getattr(self, "beyond", Sizes(()))
+        return sizes
 
     @property
     def sizes(self) -> tuple[int, ...]:

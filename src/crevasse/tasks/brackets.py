@@ -56,10 +56,6 @@ class Brackets(Task):
         return self.n
 
     @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (_Expression("x", range(len(CHARACTERS)), sequence=True),)
 

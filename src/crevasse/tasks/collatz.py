@@ -43,10 +43,6 @@ class Collatz(Recursion):
         return self.n
 
     @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (Input("x", range(1, self.largest + 1)), Input("n", range(1, 1001)))
 

@@ -23,10 +23,6 @@ class _Counter(Recursion):
     def train_sizes(self) -> Sizes:
         return self.T
 
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
     def canonical(self, x: Ints) -> Ints:
         return np.sort(x, axis=1)
 

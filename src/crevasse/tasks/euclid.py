@@ -43,10 +43,6 @@ class Gcd(Recursion):
         return self.steps
 
     @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (Input("a", range(1, 100_001)), Input("b", range(1, 100_001)))
 

@@ -53,14 +53,6 @@ class Factorial(Recursion):
         return self.n
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (Input("n", range(1, 1501)),)  # 1500! has 4115 digits; Python writes no more than 4300
 
@@ -140,14 +132,6 @@ class FactorialMod(Recursion):
     @property
     def train_sizes(self) -> Sizes:
         return self.n if self.axis == "n" else self.p
-
-    @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
 
     @property
     def _size_column(self) -> int:

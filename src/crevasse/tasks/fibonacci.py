@@ -56,14 +56,6 @@ class Fibonacci(Recursion):
         return self.n
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         n = Input("n", range(1, 10_001))
         if not self.m:

@@ -67,14 +67,6 @@ class Words(Recursion):
         return self.T
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def symmetries(self) -> str:  # type: ignore[override]
         return "order of the operands" if self.group[0] == "Z" else "none"
 

@@ -48,14 +48,6 @@ class Affine(Recursion):
         return self.n
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         every = range(self.p)
         if self.maps == "fresh":
@@ -130,14 +122,6 @@ class Quadratic(Recursion):
     @property
     def train_sizes(self) -> Sizes:
         return self.n
-
-    @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
 
     @property
     def inputs(self) -> tuple[Input, ...]:

@@ -41,10 +41,6 @@ class Pointer(Recursion):
         return self.n
 
     @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         points = range(self.m)
         return (Input("x", points), Input("n", range(1, 1001)), Input("f", points, sequence=True))

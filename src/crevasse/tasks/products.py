@@ -46,14 +46,6 @@ class IteratedProduct(Recursion):
         return self.T
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (Input("x", range(1, max(self.p, 2)), sequence=True),)
 

@@ -85,14 +85,6 @@ class RisingProduct(_Progression):
     def train_sizes(self) -> Sizes:
         return self.n
 
-    @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
     def step(self, state: Ints, operand: Ints, x: Ints) -> Ints:
         return state * operand % self.p
 
@@ -137,14 +129,6 @@ class Sum(_Progression):
     @property
     def train_sizes(self) -> Sizes:
         return self.n
-
-    @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
 
     @property
     def inputs(self) -> tuple[Input, ...]:

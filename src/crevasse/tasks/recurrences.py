@@ -36,14 +36,6 @@ class _Linear(Recursion):
         return self.n
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def call_widths(self) -> tuple[int, int] | None:  # type: ignore[override]
         return (len(self.weights), 0)
 

@@ -75,14 +75,6 @@ class _ModuloPrime(Recursion):
         return self.n
 
     @property
-    def gap_sizes(self) -> Sizes:
-        return self.gap
-
-    @property
-    def beyond_sizes(self) -> Sizes:
-        return self.beyond
-
-    @property
     def inputs(self) -> tuple[Input, ...]:
         return (Input("n", range(1, self._longest + 1)), Input("p", tuple(self.p)))
 
