@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -263,9 +264,13 @@ def test_schedulers_may_be_given_either_optimizer(around, given):
 def test_a_scheduler_sees_that_steps_are_made():
     model = model_of()
     optimizer = RuleOptimizer("sam", model, adamw(model))
+    rate = optimizer.param_groups[0]["lr"]
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
     train(optimizer, model, batches(1))
-    scheduler.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns where it saw no step of the optimizer
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(rate / 10)
 
 
 @pytest.mark.parametrize("name", ["gaf:threshold=2", "sam", "grokfast"])
