@@ -18,22 +18,25 @@ class Grokking(Result):
     paper: ClassVar[str] = "Power et al. 2022, Nanda et al. 2023"
     differs: ClassVar[str] = (
         "One layer of width 128 with four heads as Nanda et al. have it, but with layer norms, and no equals sign "
-        "after the two numbers. a + b and b + a stand on the same side of the split. The epoch is read on the "
-        "validation problems, every 20 epochs."
+        "after the two numbers. The papers draw the share from all pairs, so that of most sums they train a + b or "
+        "b + a; here these stand on the same side of the split, and as many sums are trained: of both orders, "
+        "three quarters of the pairs for one half, 51% for 30%. The epoch is read on the validation problems, every "
+        "20 epochs."
     )
     rule: ClassVar[str] = (
         f"Late: every seed passes {FOUND:.0%} held-out, at {LATER} times the epoch at which training did or later. "
         f"When: the mean epoch lies within a factor of {FACTOR} of the paper's."
     )
     modulus: ClassVar[int]
-    share: ClassVar[float]  # of the pairs
+    share: ClassVar[float]  # of the pairs in the paper
     epoch: ClassVar[int]  # the paper's
     seeds: ClassVar[dict[Budget, int]]
 
     def arms(self, budget: Budget) -> list[Arm]:
         if budget not in self.seeds:
             return []
-        train = int(self.share * self.modulus**2)
+        shown = 1 - (1 - self.share) ** 2  # of the sums, by a random share of the pairs
+        train = int(shown * self.modulus**2)
         epochs = 20 if budget == "smoke" else FACTOR * self.epoch
         return [
             self.make(
@@ -66,7 +69,7 @@ class Grokking53(Grokking):
     modulus: ClassVar[int] = 53
     share: ClassVar[float] = 0.5
     epoch: ClassVar[int] = 1600
-    seeds: ClassVar[dict[Budget, int]] = {"smoke": 1, "minutes": 3, "full": 5}
+    seeds: ClassVar[dict[Budget, int]] = {"smoke": 1, "minutes": 3, "full": 3}
 
 
 class Grokking113(Grokking):
@@ -76,7 +79,7 @@ class Grokking113(Grokking):
     modulus: ClassVar[int] = 113
     share: ClassVar[float] = 0.3
     epoch: ClassVar[int] = 10_000
-    seeds: ClassVar[dict[Budget, int]] = {"full": 5}
+    seeds: ClassVar[dict[Budget, int]] = {"full": 3}
 
 
 def epochs_of(row: Row) -> tuple[int | None, int | None]:

@@ -31,7 +31,7 @@ class Reversing(Result):
     )
 
     def arms(self, budget: Budget) -> list[Arm]:
-        seeds, steps = {"smoke": (1, 20), "minutes": (3, 2000), "full": (5, 4000)}[budget]
+        seeds, steps = {"smoke": (1, 20), "minutes": (3, 2000), "full": (3, 4000)}[budget]
 
         def sums(way: str, train: int, paper: str) -> Arm:
             notation = "reversed" if way == "reversed" else "digits"
