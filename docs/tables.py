@@ -444,10 +444,10 @@ def _kept(entries: Sequence[Figures]) -> int:
 @functools.cache
 def claims() -> Figures:
     """Of the claims of the thesis, worked out again."""
-    folder = EVIDENCE / "claims-minutes"
+    folder = EVIDENCE / "claims-full"
     rows = read_evidence(folder / "evidence.parquet")
     measures = read_measures(folder / "measures.parquet", fingerprint([r["trial"] for r in rows]))
-    return decide(STUDIES.parse("claims"), "minutes", rows, measures)
+    return decide(STUDIES.parse("claims"), "full", rows, measures)
 
 
 def _verdicts() -> str:

@@ -180,7 +180,8 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
         console.print(f"{', '.join(names)}: {escape(n)}", style="dim", highlight=False)
     if verdict["budget"] == "smoke":
         console.print("This was the smoke budget: fewer arms, one seed; `--budget minutes` is the real thing.")
-    console.print(f"\n{verdict['seconds']} s · report: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+    took = f"{verdict['seconds']} s · " if verdict["seconds"] is not None else ""
+    console.print(f"\n{took}report: {folder / 'index.html'}", highlight=False, soft_wrap=True)
 
 
 def _claims(claims: list[dict[str, Any]]) -> RichTable:

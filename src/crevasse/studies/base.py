@@ -122,7 +122,8 @@ def run_study(
     on_event: Callable[[Arm, TrialConfig, Event], None] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Run what is missing of a study in `out`, write evidence and verdict there. -> the verdict.
+    """Run what is missing of a study in `out`, write evidence and verdict there. -> the verdict, which says how long
+    it took where nothing was there before.
 
     Raises UserError if the folder is damaged, in use or not writable.
     """
@@ -135,6 +136,7 @@ def run_study(
     began = time.perf_counter()
     tries = study.tries(budget)  # what is wrong with it is told before anything is made
     with store.owned(out):
+        anew = not any(out.glob("[!.]*"))  # what is gone on with took longer than this run
 
         def run(arms: Sequence[Arm], phase: Phase) -> list[Row]:
             owners = [(a, c) for a in arms for c in a.trials()]
@@ -160,7 +162,8 @@ def run_study(
             measures = study.measure(budget, out, rows)
             write_measures(out / MEASURES, measures, fingerprint([r["trial"] for r in rows]))
         verdict = decide(study, budget, rows, measures)
-        verdict["seconds"] = round(time.perf_counter() - began, 1)
+        if anew:
+            verdict["seconds"] = round(time.perf_counter() - began, 1)
         store.write_json(out / VERDICT, verdict)
         return verdict
 

@@ -86,11 +86,12 @@ class Irreducible(Claim):
         elif spelt and min(learnt.values()) >= 2:
             decision = "supported"
         best = max((evidence.mean(f"{name}-direct") or 0.0 for name, _ in hard), default=0.0)
+        counts = [f"{learnt[name] or 'none'} ({title})" for name, title in hard]
         key = (
             f"without steps, {listed([f'{title} by {listed(found[n])}' for n, title in hard if found[n]]) or 'none'} "
             f"of the irreducible tasks {'is' if len(some) < 2 else 'are'} found (the plain transformer reaches "
             f"{share(best)} at best); with every step written, {listed(spelt) or 'none'}; "
-            f"training problems were learnt by {min(learnt.values())} or more of {len(silent)} learners without steps"
+            f"of the {len(silent)} learners without steps, training problems were learnt by {', '.join(counts)}"
         )
         return Ruling(
             decision,
