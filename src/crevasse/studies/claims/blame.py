@@ -57,7 +57,7 @@ class Blame(Claim):
     change: ClassVar[str] = (
         "Other levels: shares belong to the rules, architectures, formats and data that are in the design. Rates "
         "are not tuned for each combination. A race of narrow models, which finds products in the recurrent cell where "
-        "rules of all weights do not, is none of these levels: on the transformer it is too slow."
+        "these rules do not, is none of these levels: on the transformer it is too slow."
     )
 
     def _levels(self, budget: Budget) -> tuple[tuple[Any, ...], ...]:

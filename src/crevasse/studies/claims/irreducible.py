@@ -91,7 +91,7 @@ class Irreducible(Claim):
             f"without steps, {listed([f'{title} by {listed(found[n])}' for n, title in hard if found[n]]) or 'none'} "
             f"of the irreducible tasks {'is' if len(some) < 2 else 'are'} found (the plain transformer reaches "
             f"{share(best)} at best); with every step written, {listed(spelt) or 'none'}; "
-            f"of the {len(silent)} learners without steps, training problems were learnt by {', '.join(counts)}"
+            f"of the {len(silent)} learners without steps, training problems were learnt by {listed(counts)}"
         )
         return Ruling(
             decision,
