@@ -169,6 +169,8 @@ def print_verdict(verdict: dict[str, Any], folder: Path) -> None:
         console.print(_claims(verdict["claims"]), highlight=False)
     elif "lessons" in verdict:
         console.print(_lessons(verdict["lessons"]), highlight=False)
+    elif "published" in verdict:
+        console.print(_published(verdict["published"]), highlight=False)
     else:
         table = _board(verdict["board"], shown) if "board" in verdict else _arms(verdict["arms"], shown)
         (Console(width=160) if wide else console).print(table, highlight=False)
@@ -205,6 +207,25 @@ def _lessons(lessons: dict[str, Any]) -> RichTable:
         false = max((a["false"]["mean"] for a in m["after"] if a["false"]), default=None)
         table.add_row(escape(m["method"]), *(_mean(a["gap"]) for a in m["after"]), _two(false))
     return table
+
+
+def _published(results: list[dict[str, Any]]) -> RichTable:
+    """A line a figure of a paper, under the heading of its result: the paper's, ours, and whether they agree."""
+    colours = {"repeated": "green", "in part": "yellow", "not repeated": "red"}
+    table = RichTable(box=None, pad_edge=False, header_style="dim")
+    for head in ("figure", "paper", "ours", "agrees"):
+        table.add_column(head, no_wrap=head != "figure", overflow="fold")
+    for r in results:
+        table.add_row(f"[bold]{escape(r['title'])}[/bold]", "", "", f"[{colours[r['word']]}]{r['word']}[/]")
+        for c in r["checks"]:
+            ours = "none" if c["ours"] is None else _plain(c["ours"]["mean"])
+            table.add_row(f"  {escape(c['what'])}", escape(c["paper"]), ours, "yes" if c["agrees"] else "no")
+    return table
+
+
+def _plain(value: float) -> str:
+    """.97 for a share, 1,727 for a count."""
+    return f"{value:,.0f}" if value > 1 else _two(value)
 
 
 def _arms(arms: list[dict[str, Any]], shown: Callable[[Any], str]) -> RichTable:

@@ -227,8 +227,8 @@ def test_every_cell_of_a_matrix_holds_its_number_and_empty_ones_are_grey() -> No
 
 
 def test_figures_are_written_as_people_read_them() -> None:
-    values = (0.974, 0, -0.4, 16.0, 1240, 3.14e-05, None, 1.0)
-    assert [figure_text(v) for v in values] == [".97", ".00", "−.40", "16", "1,240", "3.1e-05", "–", "1.00"]
+    values = (0.974, 0, -0.4, 16.0, 1240, 1726.7, 3.14e-05, None, 1.0)
+    assert [figure_text(v) for v in values] == [".97", ".00", "−.40", "16", "1,240", "1,727", "3.1e-05", "–", "1.00"]
 
 
 #: Texts of a picture whose boxes overlap, or that stick out of it.

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page
 from crevasse import report, store
 from crevasse.errors import UserError
 from crevasse.formats.faults import Kind
+from crevasse.report import arms as arms_page
 from crevasse.report import build_report, figures
 from crevasse.report.page import get_plotlyjs, score_text, time_text
 from crevasse.studies import EVIDENCE, VERDICT, decide, read_evidence
@@ -197,7 +198,7 @@ def test_the_command_that_repeats_the_study_is_there(tmp_path: Path) -> None:
 
 
 def test_the_splits_are_those_of_the_tasks() -> None:
-    assert report.SPLITS == TESTS
+    assert arms_page.SPLITS == TESTS
 
 
 # --- where traces break --------------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ def only(**kinds: int) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_the_sentence_on_top_is_computed(arms: list[dict[str, Any]], sentence: str) -> None:
-    found = report._breaks(arms)
+    found = arms_page._breaks(arms)
     assert found is not None and found["sentence"] == sentence
 
 
@@ -341,19 +342,19 @@ def test_evidence_and_verdict_of_before_have_no_faults_and_no_memory(tmp_path: P
     ],
 )
 def test_an_output_is_cut_where_it_goes_wrong(written: str, fault: dict[str, Any], sound: str) -> None:
-    o = report._sample({"written": written, "answer": None, "fault": {"kind": "copying", "expected": "7"} | fault})
+    o = arms_page._sample({"written": written, "answer": None, "fault": {"kind": "copying", "expected": "7"} | fault})
     assert (o["sound"], o["sound"] + o["rest"]) == (sound, written)
 
 
 def test_a_wrong_answer_alone_is_not_explained_twice() -> None:
     fault = {"kind": "answer", "token": 0, "expected": "6<end>", "written": "7<end>"}
-    assert report._sample({"written": "7<end>", "answer": "7", "fault": fault})["fault"] is None
-    assert report._sample({"written": "2*3=6#7<end>", "answer": "7", "fault": fault | {"token": 6}})["fault"]
+    assert arms_page._sample({"written": "7<end>", "answer": "7", "fault": fault})["fault"] is None
+    assert arms_page._sample({"written": "2*3=6#7<end>", "answer": "7", "fault": fault | {"token": 6}})["fault"]
 
 
 def test_a_right_output_is_not_said_to_go_wrong() -> None:
     fault = {"kind": "form", "token": 0, "expected": "6", "written": " 6"}
-    assert report._sample({"written": " 6", "answer": "6", "correct": True, "fault": fault})["fault"] is None
+    assert arms_page._sample({"written": " 6", "answer": "6", "correct": True, "fault": fault})["fault"] is None
 
 
 def test_an_output_that_ends_too_early_is_said_to_end(tmp_path: Path) -> None:

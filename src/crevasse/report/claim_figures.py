@@ -10,7 +10,10 @@ from crevasse.report.figures import COLOURS, Figure, axis, frame, label, number,
 from crevasse.studies.claims.base import Picture, Series, share
 
 #: Series that mean the same in every picture -> their colour.
-HUES = {"training": "ink", "held-out": "rule", "found the rule": "rule", "did not": "memory", "n = m": "nothing"}
+HUES = {
+    "training": "ink", "held-out": "rule", "found the rule": "rule", "did not": "memory", "n = m": "nothing",
+    "the paper": "ink", "ours": "rule",
+}  # fmt: skip
 #: Colours of the others, in turn.
 _TURNS = ("rule", "memory", "fault-start", "part", "fault-operand", "fault-stopping", "ink")
 #: Characters after which names and titles of axes go on in the next line, and pixels of such a line and character.

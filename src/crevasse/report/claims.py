@@ -97,7 +97,7 @@ def figure_text(value: Any) -> str:
     v = number(value)
     if v is None:
         return "–"
-    if v == int(v) and abs(v) > 1:
+    if (v == int(v) and abs(v) > 1) or 1000 <= abs(v) < 1e6:
         return page.count_text(v)
     return page.score_text(v) if v == 0 or 0.005 <= abs(v) < 1000 else f"{v:.2g}"
 

@@ -21,6 +21,7 @@ class Check(TypedDict):
 
     what: str
     paper: str  # as it is reported
+    figure: float | None  # the same, where it is a share
     ours: Score | None  # None: no seed has one
     best: float | None  # of the seeds; never shown without the mean
     agrees: bool
@@ -50,6 +51,7 @@ class Result(ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     reported: ClassVar[str]  # the paper's figures, and on what settings
+    source: ClassVar[str]  # where these were read
     differs: ClassVar[str]  # our setting, and where it is another
     rule: ClassVar[str]  # by which a figure of ours agrees
 
@@ -77,6 +79,7 @@ class Result(ABC):
         first = evidence.rows[0]
         return {
             "result": self.key, "title": self.title, "paper": self.paper, "reported": self.reported,
+            "source": self.source,
             "differs": self.differs, "rule": self.rule, "task": first["task"],
             "ours": {r["arm"]: f"{r['examples']} examples, {r['steps']} steps, {r['model']}, {r['rule']}"
                      for r in evidence.rows},
@@ -97,12 +100,13 @@ def check(
     values: Sequence[float],
     agrees: Callable[[float], bool],
     *,
+    figure: float | None = None,
     contrast: bool = False,
     best: Callable[[Sequence[float]], float] = max,
 ) -> Check:
     """Compare the mean over seeds; without any seed it does not agree. agrees: the mean -> whether it does."""
     ours = score(values)
     return {
-        "what": what, "paper": paper, "ours": ours, "best": best(values) if values else None,
+        "what": what, "paper": paper, "figure": figure, "ours": ours, "best": best(values) if values else None,
         "agrees": ours is not None and agrees(ours["mean"]), "contrast": contrast,
     }  # fmt: skip

@@ -15,13 +15,12 @@ LATER, FACTOR = 2, 2
 class Grokking(Result):
     """One of its tables; see its sentences."""
 
-    paper: ClassVar[str] = "Power et al. 2022, Nanda et al. 2023"
     differs: ClassVar[str] = (
         "One layer of width 128 with four heads as Nanda et al. have it, but with layer norms, and no equals sign "
         "after the two numbers. The papers draw the share from all pairs, so that of most sums they train a + b or "
         "b + a; here these stand on the same side of the split, and as many sums are trained: of both orders, "
         "three quarters of the pairs for one half, 51% for 30%. The epoch is read on the validation problems, every "
-        "20 epochs."
+        "20 epochs; the run ends at twice the paper's epoch."
     )
     rule: ClassVar[str] = (
         f"Late: every seed passes {FOUND:.0%} held-out, at {LATER} times the epoch at which training did or later. "
@@ -51,7 +50,7 @@ class Grokking(Result):
         late = [float(held is not None and train is not None and held >= LATER * train) for train, held in epochs]
         when = [float(held) for _, held in epochs if held is not None]
         return [
-            check(f"seeds that pass {FOUND:.0%} long after training", "all", late, lambda v: v == 1),
+            check(f"seeds that pass {FOUND:.0%} long after training", "all", late, lambda v: v == 1, figure=1),
             check(
                 f"epoch at which held-out passes {FOUND:.0%}",
                 f"near {self.epoch:,}",
@@ -65,7 +64,12 @@ class Grokking(Result):
 class Grokking53(Grokking):
     key: ClassVar[str] = "grokking-53"
     title: ClassVar[str] = "Addition modulo 53 found after it was memorised"
+    paper: ClassVar[str] = "Power et al. 2022"
     reported: ClassVar[str] = "With half of all pairs and weight decay 1, held-out passes 90% near epoch 1,600."
+    source: ClassVar[str] = (
+        "The effect is that of arXiv 2201.02177; the figure was handed down to us without its paper, and was not found "
+        "in one. Nanda et al. 2023 (appendix of arXiv 2301.05217) report that modulo 53 took them weight decay 5."
+    )
     modulus: ClassVar[int] = 53
     share: ClassVar[float] = 0.5
     epoch: ClassVar[int] = 1600
@@ -75,7 +79,12 @@ class Grokking53(Grokking):
 class Grokking113(Grokking):
     key: ClassVar[str] = "grokking-113"
     title: ClassVar[str] = "Addition modulo 113 found after it was memorised"
-    reported: ClassVar[str] = "With 30% of all pairs and weight decay 1, held-out passes 90% near epoch 10,000."
+    paper: ClassVar[str] = "Nanda et al. 2023"
+    reported: ClassVar[str] = (
+        "With 30% of all pairs and weight decay 1, test accuracy rises to nearly 100% after around 10,000 epochs "
+        "of 40,000, over five seeds."
+    )
+    source: ClassVar[str] = "arXiv 2301.05217: section 3, as two of its readers quote it word for word."
     modulus: ClassVar[int] = 113
     share: ClassVar[float] = 0.3
     epoch: ClassVar[int] = 10_000

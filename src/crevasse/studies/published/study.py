@@ -24,7 +24,7 @@ RESULTS: tuple[Result, ...] = (
 class PublishedStudy(Study):
     """Published results, repeated on a small scale. With only=parity+reversed some are repeated alone.
 
-    The papers' figures are quoted at second hand: they have still to be looked up in the papers.
+    Each says where its paper's figures were read.
     """
 
     name: ClassVar[str] = "published"
