@@ -31,7 +31,7 @@ from crevasse.studies.claims.depth import Depth
 from crevasse.studies.claims.explosion import EPSILONS, Explosion, _growth
 from crevasse.studies.claims.few_examples import CASES, FewExamples
 from crevasse.studies.claims.irreducible import LEARNERS, TASKS, Irreducible
-from crevasse.studies.claims.sharpness import Sharpness, _tolerance
+from crevasse.studies.claims.sharpness import Sharpness
 from crevasse.studies.claims.step_ratio import StepRatio, area_under, early_ratio
 from crevasse.studies.claims.structure import CONTROL, STRUCTURED, Structure
 from crevasse.studies.claims.study import CLAIMS
@@ -198,12 +198,6 @@ def test_the_early_ratio_is_read_at_a_quarter_of_the_way():
     assert early_ratio(row("C1/a", curve=([1.0, 0.9], [1.0, 0.9]))) is None
     assert early_ratio(row("C1/a", curve=([1.0, 0.05], [1.0, 1.3]))) is None, "too late to tell"
     assert early_ratio(row("C1/a", curve=curve, labels="random")) is None
-
-
-def test_the_tolerance_lies_where_nine_of_ten_answers_are_still_right():
-    assert _tolerance([(0.0, 1.0), (0.1, 1.0), (0.2, 0.8), (0.3, 0.0)]) == pytest.approx(0.15)
-    assert _tolerance([(0.0, 1.0), (0.5, 0.95)]) == 0.5
-    assert _tolerance([(0.0, 0.5), (0.5, 0.2)]) == 0.0
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------

@@ -151,20 +151,6 @@ def test_of_two_points_the_third_corner_is_the_bend(trials, monkeypatch):
     assert any("bend" in note for note in found["notes"])
 
 
-@pytest.mark.parametrize(
-    ("exact", "tolerance"),
-    [
-        ([1, 0.95, 0.8], 0.1 + 0.1 * 0.05 / 0.15),
-        ([0.5, 0.5, 0.4], 0.15),  # of the right answers, not of all
-        ([1, 1, 0.95], 0.2),
-        ([0, 0, 0], None),
-    ],
-)
-def test_the_tolerance_lies_where_nine_of_ten_answers_are_left(exact, tolerance):
-    found = surveying._tolerance([0.0, 0.1, 0.2], exact)
-    assert found == (None if tolerance is None else pytest.approx(tolerance))
-
-
 def test_the_sentence_compares_solutions_alone_and_says_which_is_sharper(surveyed):
     *_, found = surveyed
     assert "raw measures depend on how a function is written in weights." in found["answer"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ def _around(ground: Ground, at: Tensor) -> dict[str, Any]:
         read = [torch.tensor([ground.read(at + r * way) for way in ways]).double().mean(0).tolist() for r in RADII]
         losses, right = zip((here, exact), *read, strict=True)
         changes[kind] = {"radius": [0.0, *RADII], "loss": list(losses), "exact": list(right)}
+    kept = [e / exact for e in changes["row"]["exact"]] if exact else []  # of the answers that are right here
     return {
         "loss": here,
         "exact": exact,
@@ -103,7 +104,7 @@ def _around(ground: Ground, at: Tensor) -> dict[str, Any]:
         "eigenvalue": float(top.values[0]) if top.converged else None,
         "trace": {"value": trace.value, "error": trace.error, "draws": trace.draws},
         "adaptive": sharpness.adaptive_worst(loss, at, ADAPTIVE, seed=SEED),
-        "tolerance": _tolerance(changes["row"]["radius"], changes["row"]["exact"]),
+        "tolerance": sharpness.tolerance([0.0, *RADII], kept, KEPT) if kept else None,
         "changes": changes,
     }
 
@@ -123,15 +124,6 @@ def _between(ground: Ground, a: Tensor, b: Tensor) -> tuple[dict[str, Any], Tens
         "t": ways["bent"].t.tolist(),
         **{name: {"losses": way.losses.tolist(), "barrier": way.barrier} for name, way in ways.items()},
     }, moved, bend  # fmt: skip
-
-
-def _tolerance(radii: Sequence[float], exact: Sequence[float]) -> float | None:
-    """The radius up to which KEPT of the right answers stay right; the last where they always do, None without any."""
-    share = [e / exact[0] for e in exact] if exact[0] else []
-    for (r, before), (s, after) in pairwise(zip(radii, share, strict=False)):
-        if before >= KEPT > after:
-            return r + (s - r) * (before - KEPT) / (before - after)
-    return radii[-1] if share else None
 
 
 def _notes(ground: Ground, points: Sequence[dict[str, Any]]) -> list[str]:

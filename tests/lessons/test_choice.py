@@ -3,9 +3,7 @@
 import itertools
 import json
 import math
-import threading
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -157,41 +155,18 @@ def test_habit_is_smoothed_frequencies(tiny):
     assert place == pytest.approx(np.array([2.5, 1.5, 0.5]) / 4.5) and companion == pytest.approx([3.5 / 4, 0.5 / 4])
 
 
-@pytest.fixture
-def endpoint(monkeypatch):
-    """A real server that answers with what is in its list, and keeps what it was asked."""
-    monkeypatch.setenv("no_proxy", "*")
-    answers, asked = [], []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            asked.append((self.path, dict(self.headers), json.loads(body)))
-            status, reply = answers.pop(0)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(reply)
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", answers, asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def says(text, tokens=7):
-    return 200, json.dumps({"choices": [{"message": {"content": text}}], "usage": {"total_tokens": tokens}}).encode()
+    return (
+        200,
+        {},
+        json.dumps({"choices": [{"message": {"content": text}}], "usage": {"total_tokens": tokens}}).encode(),
+    )
 
 
 def test_an_opinion_moves_the_odds_by_three(restaurant, endpoint):
     url, answers, asked = endpoint
     believed = lesson_of(live(restaurant, 5), 1, shortest(restaurant))
-    judge = EndpointJudge(url, "small", key="secret")
+    judge = EndpointJudge(f"{url}/v1", "small", key="secret")
     answers.append(says(" 2, 3. "))
     moved = judged(believed, judge)
     top = believed.top(6)
@@ -200,7 +175,8 @@ def test_an_opinion_moves_the_odds_by_three(restaurant, endpoint):
     assert factor[1:3] == pytest.approx([3 * factor[0]] * 2) and factor[3:] == pytest.approx([factor[0]] * 3)
     assert moved.nothing + moved.shares.sum() == pytest.approx(1)
     assert "secret" not in repr(judge)
-    path, headers, body = asked[0]
+    path, headers, sent = asked[0]
+    body = json.loads(sent)
     assert path == "/v1/chat/completions" and headers["Authorization"] == "Bearer secret" and body["model"] == "small"
     words = json.dumps(restaurant.words(restaurant.at(believed.incident)))
     assert words in body["messages"][1]["content"] and "\n6. " in body["messages"][1]["content"]
@@ -213,10 +189,10 @@ def test_an_opinion_moves_the_odds_by_three(restaurant, endpoint):
         (says("0"), 0), (says("7"), 0), (says("2, 99"), 0), (says("-1"), 0), (says("I think 2"), 0), (says(""), 0),
         (says("٢"), 0), (says(None), 0), (says(2), 0), (says("2\n" * 9), 0),
         (says("__import__('os')"), 0),
-        ((200, b"<html>"), 1), ((200, b"[]"), 1), ((200, b"{}"), 1), ((200, b'{"choices": []}'), 1),
-        ((200, b"\xff"), 1),
-        ((200, b'{"choices": [{"message": {"content": "1' + b" " * 1_000_000), 1), ((200, b"[" * 100_000), 1),
-        ((500, b"no"), 1), ((404, b""), 1),
+        ((200, {}, b"<html>"), 1), ((200, {}, b"[]"), 1), ((200, {}, b"{}"), 1), ((200, {}, b'{"choices": []}'), 1),
+        ((200, {}, b"\xff"), 1),
+        ((200, {}, b'{"choices": [{"message": {"content": "1' + b" " * 1_000_000), 1), ((200, {}, b"[" * 100_000), 1),
+        ((500, {}, b"no"), 1), ((404, {}, b""), 1),
     ],
 )  # fmt: skip
 def test_nonsense_is_no_opinion_and_counted(restaurant, endpoint, answer, failed):

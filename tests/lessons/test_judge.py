@@ -2,8 +2,6 @@
 
 import json
 import math
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -108,47 +106,14 @@ def test_what_names_no_judge_gets_one_line(text, says, monkeypatch):
     assert "\n" not in str(error.value) and "secret" not in str(error.value)
 
 
-@pytest.fixture
-def server():
-    """A local server: its address, the answers it will give as (status, headers), and the headers that it was sent."""
-    answers, sent = [], []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.do_POST()
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            sent.append(dict(self.headers))
-            status, headers = answers.pop(0)
-            if not status:
-                self.wfile.write(b"this is no HTTP\r\n\r\n")
-                return
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", answers, sent
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_the_key_comes_from_the_environment_and_goes_to_its_own_host_alone(server, monkeypatch):
-    url, answers, sent = server
+def test_the_key_comes_from_the_environment_and_goes_to_its_own_host_alone(endpoint, monkeypatch):
+    url, answers, asked = endpoint
     monkeypatch.setenv(KEY, "secret")
     judge = parse_judge(f"endpoint:small@{url}/a@b")
     assert (judge.url, judge.model) == (f"{url}/a@b", "small") and "secret" not in repr(judge)
-    answers += [(302, {"Location": f"{url}/elsewhere"}), (404, {}), (0, {})]
+    answers += [(302, {"Location": f"{url}/elsewhere"}, b""), (404, {}, b""), (0, {}, b"")]
     assert judge.choose(INCIDENT, LESSONS) == () == judge.choose(INCIDENT, LESSONS)
-    assert [headers.get("Authorization") for headers in sent] == ["Bearer secret", None, "Bearer secret"]
+    assert [headers.get("Authorization") for _, headers, _ in asked] == ["Bearer secret", None, "Bearer secret"]
     assert (judge.cost.calls, judge.cost.failed) == (2, 2)
     monkeypatch.delenv(KEY)
     assert parse_judge(f"endpoint:small@{url}").key == ""

@@ -20,6 +20,7 @@ from crevasse.probes.sharpness import (
     hessian_product,
     perturbed,
     segments,
+    tolerance,
     trace,
 )
 from crevasse.rules import RULES
@@ -275,3 +276,17 @@ def test_the_seed_alone_decides():
     ):
         first, again, other = (measure(s) for s in (1, 1, 2))
         assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("right", "radius"),
+    [
+        ([1, 0.95, 0.8], 0.1 + 0.1 * 0.05 / 0.15),
+        ([1, 0.8, 1], 0.05),  # the first fall counts
+        ([1, 1, 0.95], 0.2),
+        ([0.9, 0.9, 0.9], 0.2),
+        ([0.5, 0.2, 0], 0),
+    ],
+)
+def test_the_tolerance_is_where_fewer_than_nine_of_ten_answers_are_left(right, radius):
+    assert tolerance([0.0, 0.1, 0.2], right, 0.9) == pytest.approx(radius)

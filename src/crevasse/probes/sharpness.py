@@ -7,6 +7,7 @@ down, although the function does not; measures by the size of rows (`segments`) 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -169,6 +170,17 @@ def perturbed(
 
 
 @torch.no_grad()
+def tolerance(radii: Sequence[float], right: Sequence[float], kept: float) -> float:
+    """The radius at which the share of right answers falls below `kept`, by straight lines between the readings.
+
+    right: the share at each radius. The last radius where it never falls below, 0 where it begins there.
+    """
+    for (r, before), (s, after) in pairwise(zip(radii, right, strict=True)):
+        if before >= kept > after:
+            return r + (s - r) * (before - kept) / (before - after)
+    return radii[-1] if right[0] >= kept else 0.0
+
+
 def adaptive_mean(loss: Loss, weights: Tensor, radius: float, *, seed: int, draws: int = 16) -> Estimate:
     """Mean rise of the loss at w + |w|·u entrywise, u uniform on the sphere of this radius: no more than the worst.
 

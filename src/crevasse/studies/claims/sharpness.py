@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar
@@ -120,24 +119,23 @@ class Sharpness(Claim):
         """How sharp it is at these weights."""
         loss = ground.loss
         top = sharpness.eigenvalues(loss, at, 1, seed=seed, tolerance=0.01, limit=100)
-        exact = [(0.0, ground.exact(at))]
         ways = sharpness.directions(at, DRAWS, seed=seed, rows=ground.rows)
         read = [[ground.read(at + r * way) for way in ways] for r in RADII]
         rises = [sum(loss for loss, _ in of) / DRAWS for of in read]
-        exact += [(r, sum(right for _, right in of) / DRAWS) for r, of in zip(RADII, read, strict=True)]
+        exact = [ground.exact(at), *(sum(right for _, right in of) / DRAWS for of in read)]
         values = {
             "loss": float(loss(at)),
-            "exact": exact[0][1],
+            "exact": exact[0],
             "largest eigenvalue": float(top.values[0]) if top.converged else None,
             "trace": sharpness.trace(loss, at, seed=seed, draws=16).value,
             "trace at equal loss": sharpness.trace(loss, ground.with_loss(at, EQUAL), seed=seed, draws=16).value,
             "adaptive sharpness": sharpness.adaptive_worst(loss, at, 0.5, seed=seed),
-            "tolerance": _tolerance(exact),
+            "tolerance": sharpness.tolerance([0.0, *RADII], exact, KEPT),
         }
         return [
             *(self.note(name, kind, value, seed=seed) for name, value in values.items()),
             *(self.note("perturbed loss", kind, v, x=r, seed=seed) for r, v in zip(RADII, rises, strict=True)),
-            *(self.note("perturbed exact", kind, v, x=r, seed=seed) for r, v in exact),
+            *(self.note("perturbed exact", kind, v, x=r, seed=seed) for r, v in zip([0.0, *RADII], exact, strict=True)),
         ]
 
     def _between(self, seed: int, ground: Ground, a: Tensor, b: Tensor) -> list[Measure]:
@@ -223,14 +221,6 @@ def _pairs(evidence: Evidence) -> list[int | None]:
         and min(exact, right.get(("memory", seed), 0.0)) >= ANSWERED
         and held_out.get(("found", seed), 0.0) >= FOUND > held_out.get(("memory", seed), 1.0)
     ]
-
-
-def _tolerance(exact: Sequence[tuple[float, float]]) -> float:
-    """The radius at which the share of right answers falls below KEPT, between readings by a straight line."""
-    for (r, before), (s, after) in pairwise(exact):
-        if before >= KEPT > after:
-            return r + (s - r) * (before - KEPT) / (before - after)
-    return exact[-1][0] if exact[0][1] >= KEPT else 0.0
 
 
 def _said(sharper: int, pairs: int) -> str:
