@@ -151,6 +151,11 @@ def test_of_two_points_the_third_corner_is_the_bend(trials, monkeypatch):
     assert any("bend" in note for note in found["notes"])
 
 
+def test_what_is_tolerated_is_of_the_right_answers_not_of_all():
+    assert surveying._tolerance([0.0, 0.1, 0.2], [0.5, 0.5, 0.4]) == pytest.approx(0.15)
+    assert surveying._tolerance([0.0, 0.1, 0.2], [0, 0, 0]) is None
+
+
 def test_the_sentence_compares_solutions_alone_and_says_which_is_sharper(surveyed):
     *_, found = surveyed
     assert "raw measures depend on how a function is written in weights." in found["answer"]

@@ -1,5 +1,6 @@
 """The study of published results: its grids, how it decides on evidence made up, and how more loops are measured."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -194,6 +195,7 @@ def test_the_verdict_has_a_word_for_each_result_and_counts_them(budget):
     found = [
         {
             "arm": a.name, "title": a.title, "group": a.group, "seed": c.seed, "status": "diverged", "phase": "test",
+            "trial": c.id, "config": json.dumps(c.to_json()),
             "task": "t", "format": "f", "model": "m", "rule": "r", "examples": 1, "steps": 1, "chance": 0.1,
             "lockstep": None, "s_max": 0.0, "memorising": None, "passes": 1.0, "samples": 1, "seconds": 1.0,
             "notes": "[]", "faults": "{}",

@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 #: Pairs up to which all sign flips are listed.
 LISTED = 16
+#: Digits after the point of a mean and its interval.
+DIGITS = 12
 
 
 class Score(TypedDict):
@@ -113,9 +115,10 @@ def _score(
         return None
     found = resampled(_resamples(x))
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
-    # Resampling adds rounding errors of its own; the interval never excludes the middle for that reason.
-    mean = middle(x)
-    return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": len(x)}
+    # Rounding errors are those of a processor: without their digits a table says the same on every machine.
+    mean, low, high = (round(float(v), DIGITS) for v in (middle(x), low, high))
+    # Resampling adds errors of its own; the interval never excludes the middle for that reason.
+    return {"mean": mean, "low": min(low, mean), "high": max(high, mean), "n": len(x)}
 
 
 def _resamples(x: Floats) -> Floats:

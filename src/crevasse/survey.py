@@ -96,7 +96,6 @@ def _around(ground: Ground, at: Tensor) -> dict[str, Any]:
         read = [torch.tensor([ground.read(at + r * way) for way in ways]).double().mean(0).tolist() for r in RADII]
         losses, right = zip((here, exact), *read, strict=True)
         changes[kind] = {"radius": [0.0, *RADII], "loss": list(losses), "exact": list(right)}
-    kept = [e / exact for e in changes["row"]["exact"]] if exact else []  # of the answers that are right here
     return {
         "loss": here,
         "exact": exact,
@@ -104,7 +103,7 @@ def _around(ground: Ground, at: Tensor) -> dict[str, Any]:
         "eigenvalue": float(top.values[0]) if top.converged else None,
         "trace": {"value": trace.value, "error": trace.error, "draws": trace.draws},
         "adaptive": sharpness.adaptive_worst(loss, at, ADAPTIVE, seed=SEED),
-        "tolerance": sharpness.tolerance([0.0, *RADII], kept, KEPT) if kept else None,
+        "tolerance": _tolerance(changes["row"]["radius"], changes["row"]["exact"]),
         "changes": changes,
     }
 
@@ -124,6 +123,11 @@ def _between(ground: Ground, a: Tensor, b: Tensor) -> tuple[dict[str, Any], Tens
         "t": ways["bent"].t.tolist(),
         **{name: {"losses": way.losses.tolist(), "barrier": way.barrier} for name, way in ways.items()},
     }, moved, bend  # fmt: skip
+
+
+def _tolerance(radii: Sequence[float], exact: Sequence[float]) -> float | None:
+    """That of the answers which are right at these weights; None without any."""
+    return sharpness.tolerance(radii, [e / exact[0] for e in exact], KEPT) if exact[0] else None
 
 
 def _notes(ground: Ground, points: Sequence[dict[str, Any]]) -> list[str]:

@@ -169,7 +169,6 @@ def perturbed(
     return torch.tensor(found, dtype=torch.float64)
 
 
-@torch.no_grad()
 def tolerance(radii: Sequence[float], right: Sequence[float], kept: float) -> float:
     """The radius at which the share of right answers falls below `kept`, by straight lines between the readings.
 
@@ -181,6 +180,7 @@ def tolerance(radii: Sequence[float], right: Sequence[float], kept: float) -> fl
     return radii[-1] if right[0] >= kept else 0.0
 
 
+@torch.no_grad()
 def adaptive_mean(loss: Loss, weights: Tensor, radius: float, *, seed: int, draws: int = 16) -> Estimate:
     """Mean rise of the loss at w + |w|·u entrywise, u uniform on the sphere of this radius: no more than the worst.
 

@@ -17,8 +17,10 @@ from crevasse.errors import UserError
 from crevasse.report import arms, claims, leaderboard, lessons, published
 from crevasse.report.arms import WORDS
 from crevasse.report.figures import Row, number
+from crevasse.report.page import parsed
 from crevasse.studies import EVIDENCE, REPORT, VERDICT, read_evidence
 from crevasse.studies.measures import MEASURES, fingerprint, read_measures
+from crevasse.tasks import TESTS
 
 __all__ = ["build_report"]
 
@@ -38,6 +40,7 @@ def build_report(folder: Path) -> Path:
     _match(verdict, tested, folder)
     measuring = next((p for key, p in _MEASURING.items() if key in verdict), None)
     if measuring is not None:
+        _require_whole(rows)
         text = measuring(verdict, rows, read_measures(folder / MEASURES, fingerprint([r["trial"] for r in rows])))
     elif "board" in verdict:
         text = leaderboard.render(verdict, rows)
@@ -100,6 +103,20 @@ def _are_faults(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(kinds, dict) and all(type(n) is int and n >= 0 for n in kinds.values()) for kinds in value.values()
     )
+
+
+def _require_whole(rows: Sequence[Row]) -> None:
+    """Raises UserError where rows lack what a verdict is made of; somebody may have written them."""
+    for row in rows:
+        parsed(row, "config", dict), parsed(row, "notes", list)
+        lacking = [k for k in ("chance", "s_max", "passes", "samples", "seconds") if row[k] is None]
+        if row["status"] == "done":
+            scored = [t for t in TESTS if row[t] is not None]
+            lacking += [f"{k}_{t}" for k in ("ceiling", "majority") for t in scored if row[f"{k}_{t}"] is None]
+        if not _are_faults(parsed(row, "faults", dict)):
+            lacking.append("faults")
+        if lacking:
+            raise UserError(f"{EVIDENCE} is damaged (the {lacking[0]} of {row['arm']}); run the study again")
 
 
 def _match(verdict: dict[str, Any], rows: Sequence[Row], folder: Path) -> None:

@@ -54,8 +54,6 @@ def render(verdict: dict[str, Any], rows: Sequence[Row], measures: Sequence[Meas
 
 def _decided(verdict: dict[str, Any], rows: Sequence[Row], measures: Sequence[Measure]) -> dict[str, Any]:
     """The verdict as its study gives it on this evidence. Raises UserError."""
-    for row in rows:
-        page.parsed(row, "config", dict)
     study = STUDIES.parse(verdict["study"])
     if not hasattr(study, "claims"):
         raise UserError(f"{VERDICT} has claims and is of a study that makes none ({verdict['study']})")

@@ -12,6 +12,7 @@ from crevasse.report import arms, claim_figures
 from crevasse.report.claims import figure_text
 from crevasse.report.figures import Row
 from crevasse.studies import STUDIES, VERDICT, decide
+from crevasse.studies.base import Arm, known_budget
 from crevasse.studies.claims.base import Picture
 from crevasse.studies.measures import Measure
 from crevasse.studies.published.base import WORDS
@@ -26,6 +27,7 @@ def render(verdict: dict[str, Any], rows: Sequence[Row], measures: Sequence[Meas
     study = STUDIES.parse(verdict["study"])
     if not isinstance(study, PublishedStudy):
         raise UserError(f"{VERDICT} has published results and is of a study that repeats none ({verdict['study']})")
+    rows = _named(rows, study.arms(known_budget(verdict["budget"])))
     made = decide(study, verdict["budget"], rows, measures) | {"seconds": verdict.get("seconds")}
     shares = _shares(made["published"])
     figure = claim_figures.draw(shares)
@@ -33,11 +35,17 @@ def render(verdict: dict[str, Any], rows: Sequence[Row], measures: Sequence[Meas
         made,
         [r for r in rows if r["phase"] == "test"],
         "published.html",
-        {"shares": figure},
+        {"shares": figure} if shares["series"][0]["x"] else {},
         results=[_result(r) for r in made["published"]],
         shares={"key": claim_figures.key(shares), "height": figure["layout"]["height"]},
         standing=[(w, COLOURS[w], sum(r["word"] == w for r in made["published"])) for w in WORDS],
     )
+
+
+def _named(rows: Sequence[Row], asked: Sequence[Arm]) -> list[Row]:
+    """The rows under the titles of now: those of older evidence quote other figures of the papers."""
+    titles = {a.name: {"title": a.title, "group": a.group} for a in asked}
+    return [r | titles.get(r["arm"], {}) for r in rows]
 
 
 def _shares(results: Sequence[dict[str, Any]]) -> Picture:
@@ -62,15 +70,16 @@ def _shares(results: Sequence[dict[str, Any]]) -> Picture:
 
 def _result(result: dict[str, Any]) -> dict[str, Any]:
     checks = [
-        c | {"ours": {k: figure_text(v) for k, v in (c["ours"] or {}).items()}, "best": figure_text(c["best"])}
+        c | {"ours": c["ours"] and {k: v if k == "n" else figure_text(v) for k, v in c["ours"].items()},
+             "best": figure_text(c["best"])}
         for c in result["checks"]
-    ]
+    ]  # fmt: skip
     return result | {"colour": COLOURS[result["word"]], "checks": checks, "said": _said(checks)}
 
 
 def _said(checks: Sequence[dict[str, Any]]) -> str:
     """``GRU on longer problems: 1.00 (paper: 100%); …``, what decides first."""
     return "; ".join(
-        f"{c['what']}: {c['ours'].get('mean', 'none')} (paper: {c['paper']})"
+        f"{c['what']}: {c['ours']['mean'] if c['ours'] else 'none'} (paper: {c['paper']})"
         for c in sorted(checks, key=lambda c: c["contrast"])
     )

@@ -77,7 +77,7 @@ class Study(Named, ABC):
         raise NotImplementedError(f"{self.name} defines neither answer nor verdict")
 
     def verdict(
-        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+        self, budget: Budget, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
     ) -> dict[str, Any]:
         """What the study says in all: its answer, and whatever else its report shows. Raises UserError for evidence
         that is not of this study."""
@@ -127,8 +127,7 @@ def run_study(
 
     Raises UserError if the folder is damaged, in use or not writable.
     """
-    if budget not in BUDGETS:
-        raise unknown("budget", budget, BUDGETS)
+    budget = known_budget(budget)
     if several():
         raise UserError(
             "a study runs its trials side by side by itself; a launcher of processes goes with `crevasse run`"
@@ -168,10 +167,22 @@ def run_study(
         return verdict
 
 
+def known_budget(name: str) -> Budget:
+    """Raises UserError for one that there is not."""
+    for budget in BUDGETS:
+        if budget == name:
+            return budget
+    raise unknown("budget", name, BUDGETS)
+
+
 def decide(
     study: Study, budget: str, rows: Sequence[dict[str, Any]], measures: Sequence[Measure] = ()
 ) -> dict[str, Any]:
-    """The verdict that the evidence gives, arm by arm; groups and arms in the order of their first rows."""
+    """The verdict that the evidence gives, arm by arm; groups and arms in the order of their first rows.
+
+    Raises UserError for a budget that there is not.
+    """
+    budget = known_budget(budget)
     tested: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row["phase"] == "test":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from crevasse.config import config_id
 from crevasse.errors import UserError, unknown
@@ -101,10 +101,10 @@ class RulesStudy(Study):
         return found
 
     def verdict(
-        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+        self, budget: Budget, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
     ) -> dict[str, Any]:
-        self._require_own(cast(Budget, budget), rows)
-        board = make_board([s.bench for s in self._known().stands(cast(Budget, budget))], rows)
+        self._require_own(budget, rows)
+        board = make_board([s.bench for s in self._known().stands(budget)], rows)
         return {"answer": _headline(board), "board": board}
 
     def _known(self) -> "RulesStudy":

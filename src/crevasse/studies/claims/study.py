@@ -1,14 +1,12 @@
 """The claims of the thesis, each decided by an experiment that could have gone otherwise."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crevasse.config import config_id
-from crevasse.errors import UserError, unknown
+from crevasse.errors import unknown
 from crevasse.studies.base import Arm, Budget, Row, Study
 from crevasse.studies.claims.augmentation import Augmentation
 from crevasse.studies.claims.base import DECISIONS, Claim, Evidence
@@ -24,6 +22,7 @@ from crevasse.studies.claims.sharpness import Sharpness
 from crevasse.studies.claims.step_ratio import StepRatio
 from crevasse.studies.claims.structure import Structure
 from crevasse.studies.measures import Measure, kept
+from crevasse.studies.own import require_measures, require_trials
 
 #: In the order of the report. A claim joins with a file and a line here.
 CLAIMS: tuple[Claim, ...] = (
@@ -66,9 +65,11 @@ class ClaimsStudy(Study):
         return found
 
     def verdict(
-        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+        self, budget: Budget, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
     ) -> dict[str, Any]:
-        self._require_own(budget, rows, measures)
+        require_trials(self.arms(budget), rows, "these claims")
+        needed = [c.number for c in self.claims if type(c).measure is not Claim.measure]
+        require_measures({c.number: c.version for c in self.claims}, needed, measures, "these claims")
         rulings = []
         for claim in self.claims:
             mine = [m for m in measures if m["claim"] == claim.number]
@@ -80,36 +81,6 @@ class ClaimsStudy(Study):
                 "pictures": ruling.pictures, "arms": [a["arm"] for a in arms if _number(a["arm"]) == claim.number],
             })  # fmt: skip
         return {"answer": _headline(rulings), "claims": rulings}
-
-    def _require_own(self, budget: str, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
-        """Raises UserError unless these are the trials that this version asks for, and its measures."""
-        due = {(a.name, c.seed): c.id for a in self.arms(budget) for c in a.trials()}  # type: ignore[arg-type]
-        again = "run the study again (what it has already run is kept)"
-        for row in rows:
-            if (
-                config_id(json.loads(row["config"])) != row["trial"]
-                or due.pop((row["arm"], row["seed"]), "") != row["trial"]
-            ):
-                raise UserError(
-                    f"the evidence is not that of these claims: {row['arm']}, seed {row['seed']} ({row['trial']}) is "
-                    f"not asked for by this version; {again}"
-                )
-        if due:
-            (arm, seed), *_ = due
-            raise UserError(f"the evidence lacks {len(due)} trials (first {arm}, seed {seed}); {again}")
-        there = {m["claim"] for m in measures}
-        lacking = [c.number for c in self.claims if type(c).measure is not Claim.measure and c.number not in there]
-        if lacking:
-            raise UserError(f"nothing is there of what was measured for {', '.join(lacking)}; {again}")
-        versions = {c.number: c.version for c in self.claims}
-        for m in measures:
-            if m["claim"] not in versions:
-                raise UserError(f"something was measured for {m['claim']}, which is none of these claims; {again}")
-            if m["version"] != versions[m["claim"]]:
-                raise UserError(
-                    f"{m['claim']} was measured by another version ({m['version']}, now "
-                    f"{versions[m['claim']]}); {again}"
-                )
 
 
 def _measured(claim: Claim, budget: Budget, trials: Path, rows: Sequence[Row]) -> list[Measure]:

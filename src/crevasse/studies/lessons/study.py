@@ -78,7 +78,7 @@ class LessonsStudy(Study):
         return load_world(self.world) if self.world else default_world()
 
     def verdict(
-        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+        self, budget: Budget, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
     ) -> dict[str, Any]:
         self._require_own(budget, rows, measures)
         lives = gather(measures)
@@ -101,7 +101,7 @@ class LessonsStudy(Study):
             },
         }
 
-    def _require_own(self, budget: str, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
+    def _require_own(self, budget: Budget, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
         """Raises UserError unless this is what this version measures, all of it."""
         if rows:
             raise UserError(f"lessons are measured without trials, and here are {len(rows)}; {AGAIN}")

@@ -23,7 +23,7 @@ class Check(TypedDict):
     paper: str  # as it is reported
     figure: float | None  # the same, where it is a share
     ours: Score | None  # None: no seed has one
-    best: float | None  # of the seeds; never shown without the mean
+    best: float | None  # of the seeds, the nearest to what the paper claims; never shown without the mean
     agrees: bool
     contrast: bool  # what the result is compared with: by itself it repeats nothing
 
@@ -54,6 +54,8 @@ class Result(ABC):
     source: ClassVar[str]  # where these were read
     differs: ClassVar[str]  # our setting, and where it is another
     rule: ClassVar[str]  # by which a figure of ours agrees
+    #: Raised when `measure` comes to measure something else.
+    version: ClassVar[int] = 1
 
     @abstractmethod
     def arms(self, budget: Budget) -> list[Arm]:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from crevasse.studies.base import Arm, Budget, Row
 from crevasse.studies.published.base import Check, Evidence, Result, check
 
-#: Share of right answers that counts as found, as the papers have it, and as memorised.
+#: Share of right answers that counts as found, and as memorised.
 FOUND = 0.9
 #: Held-out answers come at least so many times as late as those to training problems; and how near the epoch must be.
 LATER, FACTOR = 2, 2
@@ -24,11 +24,12 @@ class Grokking(Result):
     )
     rule: ClassVar[str] = (
         f"Late: every seed passes {FOUND:.0%} held-out, at {LATER} times the epoch at which training did or later. "
-        f"When: the mean epoch lies within a factor of {FACTOR} of the paper's."
+        f"When: the mean epoch of those that do lies within a factor of {FACTOR} of the paper's."
     )
     modulus: ClassVar[int]
     share: ClassVar[float]  # of the pairs in the paper
     epoch: ClassVar[int]  # the paper's
+    told: ClassVar[str]  # the same in words
     seeds: ClassVar[dict[Budget, int]]
 
     def arms(self, budget: Budget) -> list[Arm]:
@@ -53,7 +54,7 @@ class Grokking(Result):
             check(f"seeds that pass {FOUND:.0%} long after training", "all", late, lambda v: v == 1, figure=1),
             check(
                 f"epoch at which held-out passes {FOUND:.0%}",
-                f"near {self.epoch:,}",
+                self.told,
                 when,
                 lambda v: self.epoch / FACTOR <= v <= self.epoch * FACTOR,
                 best=min,
@@ -64,8 +65,11 @@ class Grokking(Result):
 class Grokking53(Grokking):
     key: ClassVar[str] = "grokking-53"
     title: ClassVar[str] = "Addition modulo 53 found after it was memorised"
-    paper: ClassVar[str] = "Power et al. 2022"
-    reported: ClassVar[str] = "With half of all pairs and weight decay 1, held-out passes 90% near epoch 1,600."
+    paper: ClassVar[str] = "after Power et al. 2022"
+    told: ClassVar[str] = "near 1,600, no source found"
+    reported: ClassVar[str] = (
+        "A figure without a source: with half of all pairs and weight decay 1, held-out passes 90% near epoch 1,600."
+    )
     source: ClassVar[str] = (
         "The effect is that of arXiv 2201.02177; the figure was handed down to us without its paper, and was not found "
         "in one. Nanda et al. 2023 (appendix of arXiv 2301.05217) report that modulo 53 took them weight decay 5."
@@ -80,6 +84,10 @@ class Grokking113(Grokking):
     key: ClassVar[str] = "grokking-113"
     title: ClassVar[str] = "Addition modulo 113 found after it was memorised"
     paper: ClassVar[str] = "Nanda et al. 2023"
+    told: ClassVar[str] = "around 10,000, nearly 100%"
+    differs: ClassVar[str] = (
+        f"The paper gives the epoch of nearly 100%, ours is that of {FOUND:.0%}. {Grokking.differs}"
+    )
     reported: ClassVar[str] = (
         "With 30% of all pairs and weight decay 1, test accuracy rises to nearly 100% after around 10,000 epochs "
         "of 40,000, over five seeds."
@@ -98,4 +106,4 @@ def epochs_of(row: Row) -> tuple[int | None, int | None]:
 
 def _first(row: Row, curve: str) -> int | None:
     values: Sequence[float] = row[curve] or ()
-    return next((step for step, v in zip(row["curve_step"], values, strict=False) if v >= FOUND), None)
+    return next((step for step, v in zip(row["curve_step"] or (), values, strict=False) if v >= FOUND), None)

@@ -24,6 +24,7 @@ from crevasse.studies.published.base import Check, Evidence, Result, check
 SOLVED, FALL = 0.95, 0.1
 #: Times as many loops as in training, and problems that are asked.
 TIMES = (1, 2, 4)
+SAID = {2: "twice", 4: "four times"}
 PROBLEMS = 512
 SERIES = "more loops"
 
@@ -84,7 +85,7 @@ class Overlooping(Result):
     )
     source: ClassVar[str] = "The abstracts of arXiv 2202.05826 and 2211.09961, which give no figure for it."
     differs: ClassVar[str] = (
-        "The parity model of above, which has recall and is not trained progressively: so accuracy should fall. That "
+        "The looped parity model, which has recall and is not trained progressively: so accuracy should fall. That "
         "it stays with both is not tried: nothing here trains progressively. Read on held-out words of trained lengths."
     )
     rule: ClassVar[str] = (
@@ -109,7 +110,7 @@ class Overlooping(Result):
                 read_place(trials / row["trial"]).weights,
             )
             found += [
-                {"claim": self.key, "version": 1, "series": SERIES, "label": "random", "seed": row["seed"],
+                {"claim": self.key, "version": self.version, "series": SERIES, "label": "random", "seed": row["seed"],
                  "x": float(times), "value": looped_longer(config, weights, times)}
                 for times in TIMES
             ]  # fmt: skip
@@ -122,12 +123,18 @@ class Overlooping(Result):
             for times in TIMES
         }  # fmt: skip
         own = by_times[1]
-        base = check("right with its own loops", "nearly all", list(own.values()), lambda v: v >= SOLVED, contrast=True)
+        base = check(
+            "right with its own loops, which the others need",
+            "nearly all",
+            list(own.values()),
+            lambda v: v >= SOLVED,
+            contrast=True,
+        )
 
         def lost(times: int) -> Check:
             losses = [own[seed] - value for seed, value in by_times[times].items() if seed in own]
-            return check(f"lost with {times} times the loops", "falls; with both, stays", losses,
-                         lambda v: base["agrees"] and v >= FALL, best=min)  # fmt: skip
+            return check(f"accuracy lost with {SAID[times]} the loops", "some", losses,
+                         lambda v: base["agrees"] and v >= FALL)  # fmt: skip
 
         return [base, *(lost(times) for times in TIMES[1:])]
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from crevasse.errors import UserError, unknown
 from crevasse.studies.base import Arm, Budget, Row, Study
 from crevasse.studies.measures import Measure
+from crevasse.studies.own import require_measures, require_trials
 from crevasse.studies.published.base import WORDS, Evidence, Result
 from crevasse.studies.published.grokking import Grokking53, Grokking113
 from crevasse.studies.published.lengths import CycleLengths, ParityLengths
@@ -52,8 +53,14 @@ class PublishedStudy(Study):
         return [m for result in self.results for m in result.measure(out / "trials", _own(result, rows))]
 
     def verdict(
-        self, budget: str, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
+        self, budget: Budget, arms: Sequence[dict[str, Any]], rows: Sequence[Row], measures: Sequence[Measure]
     ) -> dict[str, Any]:
+        require_trials(self.arms(budget), rows, "these results")
+        needed = [
+            r.key for r in self.results
+            if type(r).measure is not Result.measure and any(row["status"] == "done" for row in _own(r, rows))
+        ]  # fmt: skip
+        require_measures({r.key: r.version for r in self.results}, needed, measures, "these results")
         compared = [
             result.compare(Evidence(own, [m for m in measures if m["claim"] == result.key]))
             for result in self.results
