@@ -35,6 +35,7 @@ from crevasse.studies.claims.sharpness import Sharpness
 from crevasse.studies.claims.step_ratio import StepRatio, area_under, early_ratio
 from crevasse.studies.claims.structure import CONTROL, STRUCTURED, Structure
 from crevasse.studies.claims.study import CLAIMS
+from crevasse.studies.own import require_trials
 from crevasse.tasks import TESTS, make_splits
 
 
@@ -360,4 +361,4 @@ def test_evidence_that_lacks_trials_or_holds_others_is_refused():
         "phase": "test", "group": "x", "config": json.dumps(config.to_json()), "trial": config.id,
     }  # fmt: skip
     with pytest.raises(UserError, match="not asked for by this version"):
-        study._require_own("minutes", [foreign], [])
+        require_trials(study.arms("minutes"), [foreign], "these claims")
