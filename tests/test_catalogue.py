@@ -273,6 +273,7 @@ def test_a_filter_can_do_nothing_but_filter(root, where, monkeypatch):
     assert sorted(root.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_command_line_filters_sorts_and_limits(root):
     def ls(*words, code=0):
         command = [sys.executable, "-m", "crevasse.cli", "ls", str(root), *words]
@@ -405,6 +406,7 @@ def test_what_was_written_is_verified(trials):
         assert transfer._id(data) == config.id == data["id"], "the hash of what is on disk is that of the config"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [store.LEDGER, store.WEIGHTS, store.CLOCK])
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.7, 0.999])
 def test_a_flipped_byte_in_any_file_is_found(trials, name, where):
@@ -458,6 +460,7 @@ def cli(*words, code=0):
     return done
 
 
+@pytest.mark.slow
 def test_ls_verify_prints_what_is_damaged_and_exits_2(trials):
     root, configs = trials
     assert "2 verified, 1 unfinished, 0 damaged" in cli("ls", root, "--verify").stdout
@@ -575,6 +578,7 @@ def test_a_trial_in_use_is_left_alone(trials, tmp_path):
     assert found.copied == [configs[1].id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", range(6))
 def test_killed_between_any_two_files_it_can_be_done_again(trials, tmp_path, writes, monkeypatch):
     root, configs = trials
@@ -600,6 +604,7 @@ def test_killed_between_any_two_files_it_can_be_done_again(trials, tmp_path, wri
         assert content(there / "trials" / config.id) == content(root / "trials" / config.id)
 
 
+@pytest.mark.slow
 def test_merge_on_the_command_line(trials, tmp_path):
     root, configs = trials
     for words, needle in (

@@ -78,6 +78,7 @@ def test_arms_carry_the_number_of_their_claim_and_no_name_is_used_twice(budget):
     assert alone == ([a.name for a in arms if re.fullmatch(r"C3/\w+-\d-31-64", a.name)] if budget == "full" else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_every_trial_has_the_problems_that_it_asks_for(budget):
     made = set()

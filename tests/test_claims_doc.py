@@ -18,6 +18,7 @@ def test_every_claim_has_its_section(page):
     assert re.findall(r"^## (\w+) · (.+)$", page, re.MULTILINE) == [(c.number, c.title) for c in CLAIMS]
 
 
+@pytest.mark.slow
 def test_verdicts_and_figures_are_those_of_the_evidence(tables, page):
     assert tables.filled(page, tables.claim_tables()) == page, "run `python docs/tables.py`"
 

@@ -73,6 +73,7 @@ def test_looks_at_the_steer_set_are_paid_for():
     assert matching == pytest.approx(128 + 32 / 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["adamw", "sam", "matching", "es", "gaf", "race:cells=8,each=5,refit=2", "starve"])
 def test_no_rule_gets_more_passes_than_the_bench_allows(tmp_path, rule):
     bench = dataclasses.replace(CELL, steps=6, train=300, batch=64)
@@ -186,6 +187,7 @@ def ran(tmp_path_factory):
         yield chosen, verdict, read_evidence(out / "evidence.parquet"), (small, cell)
 
 
+@pytest.mark.slow
 def test_a_newcomers_file_stands_beside_the_others(ran):
     chosen, verdict, _, _ = ran
     mine = f"file:{chosen.rule}"
@@ -199,6 +201,7 @@ def test_a_newcomers_file_stands_beside_the_others(ran):
     ]
 
 
+@pytest.mark.slow
 def test_the_tests_are_run_with_the_settings_that_validation_picks(ran):
     _, _, rows, benches = ran
     for bench in benches:

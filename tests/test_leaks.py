@@ -51,6 +51,7 @@ def turned(problems):
     return dataclasses.replace(problems, solution=answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in RULES if n != "file"])
 def test_what_is_held_out_has_no_effect_on_the_weights_of_any_rule(name, tmp_path, small, monkeypatch):
     config = config_of(small, name)

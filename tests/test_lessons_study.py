@@ -163,6 +163,7 @@ def test_there_are_no_trials(budget):
     assert STUDY.arms(budget) == []
 
 
+@pytest.mark.slow
 def test_smoke_runs_from_measures_to_page_and_terminal(tmp_path, capsys):
     verdict = api.study("lessons", "smoke", out=tmp_path)
     assert (
@@ -230,6 +231,7 @@ class Agreeing:
         return (1,)
 
 
+@pytest.mark.slow
 def test_an_opinion_stands_beside_the_learners_own_with_its_cost(tmp_path, monkeypatch):
     plan = Plan(1, 3, 2, Training(steps=20, memory_steps=30), experience=20)
     monkeypatch.setitem(lessons.PLANS, "smoke", plan)

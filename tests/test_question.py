@@ -10,6 +10,7 @@ def page(tables):
     return tables.PAGE.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_its_tables_are_those_of_the_evidence(tables, page):
     assert set(re.findall(r"<!-- table (\w+) -->", page)) == set(tables.TABLES)
     assert tables.filled(page) == page, "run `python docs/tables.py`"

@@ -32,6 +32,7 @@ def config(task, model, form="direct", **fields):
     return TrialConfig(parse_task(task), FORMATS.parse(form), model, RULES.parse("sgd"), steps=0, **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "model"), CASES)
 def test_a_construction_answers_all_that_was_held_out(task, model):
     asked = config(task, model, "filler", train=4) if "factorial" in task else config(task, model)

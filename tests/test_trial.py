@@ -181,6 +181,7 @@ def test_a_learner_that_finds_the_rule_and_one_that_memorises_are_told_apart(tmp
     assert random["lockstep"] < 0 < 0.5 < random["memorising"]
 
 
+@pytest.mark.slow
 def test_every_field_of_a_config_changes_what_the_trial_does(tmp_path, small):
     """No dead field: a change of any one gives another id, and other data, other weights or another ledger."""
     base = small(form="direct", model="transformer:width=16")
@@ -258,6 +259,7 @@ def test_a_damaged_or_foreign_checkpoint_is_told(tmp_path, small):
         run_trial(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_by_another_process_is_refused(tmp_path, small):
     config = small(steps=100_000)
     process = subprocess.Popen(
@@ -315,6 +317,7 @@ def test_a_batch_that_cannot_be_split_is_refused(tmp_path, small):
         run_trial(small(rule="gaf:k=8", batch=5), tmp_path)
 
 
+@pytest.mark.slow
 def test_trials_side_by_side_are_those_of_one_after_another(tmp_path, small):
     configs = [small(seed=s, steps=30) for s in range(3)]
     events = []
@@ -325,6 +328,7 @@ def test_trials_side_by_side_are_those_of_one_after_another(tmp_path, small):
     assert sorted(e.number for e in events if e.record is not None) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_a_try_not_the_trial(tmp_path, small):
     config = small(steps=400, form="trace")
     killed = []

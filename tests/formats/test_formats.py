@@ -58,6 +58,7 @@ def test_a_document_reads_as_written_and_only_the_learners_own_words_carry_loss(
     assert int(e.prompt[0]) == loss.index("^")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_TASK)
 @pytest.mark.parametrize("form", ["direct", "filler", "trace", "tool"])
 @pytest.mark.parametrize("notation", ["auto", "residues", "digits", "reversed"])
@@ -252,6 +253,7 @@ MODEL_TEXTS = ["transformer:width=16", "transformer:width=16,position=rotary",
                "gru:width=16", "lstm:width=16,layers=2", "bilinear:width=16,products=16"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODEL_TEXTS)
 @pytest.mark.parametrize(("task", "form"), [("iterated-product:T=1-4", "tool"), ("factorial", "trace")])
 def test_batched_running_with_a_cache_writes_what_each_row_alone_writes_without_one(model, task, form):

@@ -183,6 +183,7 @@ def test_an_opinion_moves_the_odds_by_three(restaurant, endpoint):
     assert (judge.cost.calls, judge.cost.failed, judge.cost.silent, judge.cost.tokens) == (1, 0, 0, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "failed"),
     [

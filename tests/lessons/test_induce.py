@@ -92,6 +92,7 @@ def test_large_quotients_are_kept_as_candidates():
     assert np.isnan(apply("/", np.array([7.0, 1.0]), np.array([2.0, 0.0]))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("examples", "program"),
     [

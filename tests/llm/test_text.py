@@ -69,6 +69,7 @@ def test_instructions_and_solved_problems_stand_before_the_problem_and_carry_no_
     assert (e.prompt > len(preamble)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in TASKS if n != "pairs"])
 @pytest.mark.parametrize("form", ["direct", "trace", "tool"])
 def test_every_task_can_be_written_as_text_or_says_why_not(tiny, name, form):

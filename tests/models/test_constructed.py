@@ -104,6 +104,7 @@ def right(made, network, x):
     return np.mean([o.correct for o in written])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("task", CASES)
 def test_an_automaton_answers_everything(task, name):

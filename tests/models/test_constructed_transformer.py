@@ -93,6 +93,7 @@ REACH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("task", REACH)
 def test_m_layers_multiply_2_to_the_m_and_no_more(task, layers):
@@ -109,6 +110,7 @@ def test_m_layers_multiply_2_to_the_m_and_no_more(task, layers):
     assert ((found == right) == (longer[:, 0] == one)).all() and (found != right).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "layers", "data"),
     [

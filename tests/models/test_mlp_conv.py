@@ -165,6 +165,7 @@ def test_the_mlp_finds_modular_addition(small, tmp_path):
     assert result["train"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_conv_reads_digits(small, tmp_path):
     config = small("digits", model="conv", rule="adamw:lr=0.003", steps=150, batch=64, train=1400, held_out=180)
     assert run_trial(config, tmp_path)["result"]["splits"]["random"] > 0.9

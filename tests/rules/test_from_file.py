@@ -154,6 +154,7 @@ def test_a_trial_of_it_is_that_of_the_table_and_its_config_is_read_back(write, s
     assert RULES.parse(describe(config.rule)) == config.rule
 
 
+@pytest.mark.slow
 def test_it_goes_to_a_process_that_has_not_read_the_file(write, tmp_path):
     rule = RULES.parse(f"file:{write(PLAIN)},options=parts=3")
     assert rule.microbatches() == 3, "here it is read"

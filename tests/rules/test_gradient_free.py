@@ -85,6 +85,7 @@ def test_the_noise_of_a_matrix_has_no_more_than_its_rank(rank):
     assert int(torch.linalg.matrix_rank(LAYOUT.parts[0].of(full))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 3, None])
 def test_noise_of_any_rank_has_variance_one_and_entries_that_are_uncorrelated(rank):
     g = torch.Generator().manual_seed(0)

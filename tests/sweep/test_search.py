@@ -104,6 +104,7 @@ def test_test_scores_have_no_say_and_stay_closed_but_for_the_best(sweep, tmp_pat
     assert again["settings"][0]["splits"] != result["settings"][0]["splits"]
 
 
+@pytest.mark.slow
 def test_a_repeated_search_reads_and_one_with_more_tries_begins_with_the_same(sweep):
     first = sweep()
     again = sweep()
@@ -114,6 +115,7 @@ def test_a_repeated_search_reads_and_one_with_more_tries_begins_with_the_same(sw
     assert [tried[:5] for tried in values(more)] == values(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_what_is_tried_depends_on_the_seed_alone(sweep, sampler):
     text = (
@@ -130,6 +132,7 @@ def test_what_is_tried_depends_on_the_seed_alone(sweep, sampler):
     assert fewer["ran"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_where_it_was(sweep):
     ended = []
 
@@ -150,6 +153,7 @@ def test_more_is_better_where_it_is(sweep):
         assert line["validation"]["mean"] == max(t["validation"] for t in line["tries"])
 
 
+@pytest.mark.slow
 def test_a_try_that_diverges_is_never_the_best(sweep):
     text = TEXT.replace("{ low = 1e-2, high = 1, log = true }", "[0.1, 900000.0]").replace("steps = 20", "steps = 40")
     text = text.replace("tries = 5", "tries = 8")

@@ -74,6 +74,7 @@ def same_curves(a, b, steps=30):
         np.testing.assert_allclose(a[name][: steps + 1], b[name][: steps + 1], rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("form", ["direct", "trace"])
 def test_a_stacked_trial_is_what_it_is_alone(tmp_path, small, by_itself, form, model):
@@ -88,6 +89,7 @@ def test_a_stacked_trial_is_what_it_is_alone(tmp_path, small, by_itself, form, m
             assert found[i]["result"][name] == alone["result"][name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [n for n in RULES if n != "file"])
 def test_every_rule_stacks_also_beside_others(tmp_path, small, by_itself, rule):
     if getattr(RULES.parse(rule), "k", 0) > 3:
@@ -158,6 +160,7 @@ def test_interrupted_a_stack_goes_on_bitwise_also_in_other_company(tmp_path, sma
         assert files(tmp_path / "cut", config) == files(tmp_path / "whole", config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [64, 48, 13])
 @pytest.mark.parametrize("model", ["transformer:width=32", "looped:width=16", "gru:width=24", "bilinear:width=16"])
 def test_a_trial_gives_the_same_bits_by_itself_and_in_any_company(tmp_path, small, model, batch):

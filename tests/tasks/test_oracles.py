@@ -450,6 +450,7 @@ def test_the_domain_holds_every_problem_once_and_nothing_else(spec):
     assert task.count(task.train_sizes) >= len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", DOMAINS)
 def test_sampling_reaches_the_whole_domain_and_stays_inside(spec):
     task = parse_task(spec)
@@ -648,6 +649,7 @@ def test_linked_problems_are_problems_of_the_task(spec):
             assert all(v in c for v, c in zip(row, columns, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SCORED)
 def test_a_random_table_of_answers_fails_the_recursion(spec):
     task, links = linked(spec)

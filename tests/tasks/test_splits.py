@@ -234,6 +234,7 @@ def test_every_task_has_its_symmetry_restated():
     assert set(SAME) == set(TASKS) - {"pairs"}
 
 
+@pytest.mark.slow
 def test_held_out_problems_are_held_out_up_to_every_symmetry(made):
     assert_held_out_by_content(made.splits, made.found)
 
