@@ -268,8 +268,7 @@ def test_json_file_and_page_tell_the_same_and_the_page_opens(trials, surveyed, t
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for file, pictures in ((folder / "index.html", 6), (tmp_path / "three.html", 8)):
             opened = Opened(browser, file, reduced_motion="reduce")
-            opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws all pictures
-            opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+            opened.draw_all()
             assert opened.page.locator("[data-picture]").count() == pictures
             assert opened.undrawn() == [] and opened.trouble == []
             answer = (found if pictures == 6 else hostile)["answer"]

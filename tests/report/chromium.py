@@ -31,10 +31,32 @@ class Opened:
             self.page.evaluate(f"window.scrollTo({{top: {y}, behavior: 'instant'}})")
             self.page.wait_for_timeout(40)
 
+    def draw_all(self) -> None:
+        """Draw all pictures, as before printing: what nobody has scrolled to is not drawn yet."""
+        for event in ("beforeprint", "afterprint"):
+            self.page.evaluate(f"dispatchEvent(new Event('{event}'))")
+
     def undrawn(self) -> list[str]:
         """Pictures in which no line was drawn."""
         found: list[str] = self.page.evaluate(
             "[...document.querySelectorAll('[data-picture]')].filter(h => !h.querySelector('svg.main-svg path[d]'))"
             ".map(h => h.dataset.picture)"
         )
+        return found
+
+    def width_at(self, width: int) -> int:
+        """How wide the page is in a window of so many pixels: more where it scrolls sideways."""
+        self.page.set_viewport_size({"width": width, "height": 844})
+        self.page.wait_for_timeout(400)  # plotly waits for a window that comes to rest
+        found: int = self.page.evaluate("document.documentElement.scrollWidth")
+        return found
+
+    def followed(self) -> list[tuple[str, str, float]]:
+        """Each line of the verdicts, clicked: its name, the heading that it leads to, and where that section begins."""
+        found = []
+        for line in self.page.locator(".verdicts a").all():
+            line.evaluate("a => a.click()")
+            section = self.page.locator(f".claim{line.get_attribute('href')}")
+            top: float = section.evaluate("e => e.getBoundingClientRect().top")
+            found.append((line.locator("b").inner_text(), section.locator("h2").inner_text(), top))
         return found

@@ -251,24 +251,19 @@ CROWDED = """
 def test_every_picture_is_drawn_and_no_text_lies_on_another(browser: Browser, page_file: Path) -> None:
     opened = Opened(browser, page_file, reduced_motion="reduce")
     page = opened.page
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws all of them
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    opened.draw_all()
     assert opened.undrawn() == []
     decided = json.loads((page_file.parent / VERDICT).read_text("utf-8"))["claims"]
     drawn = sum(len(c["pictures"]) for c in decided) + 1  # and the table of C2 once more
     assert page.locator("[data-picture]").count() == drawn >= 5
     for width in (1280, 390):
-        page.set_viewport_size({"width": width, "height": 844})
-        page.wait_for_timeout(400)  # plotly waits for a window that comes to rest
+        assert opened.width_at(width) == width
         assert page.evaluate(CROWDED) == []
-        assert page.evaluate("document.documentElement.scrollWidth") == width
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
-    for line in page.locator(".verdicts a").all():
-        line.evaluate("a => a.click()")
-        section = page.locator(f".claim{line.get_attribute('href')}")
-        top = section.evaluate("e => e.getBoundingClientRect().top")
-        assert -1 <= top < 844 and line.locator("b").inner_text() in section.locator("h2").inner_text()
+    lines = opened.followed()
+    assert len(lines) == len(STUDY.claims)
+    assert all(-1 <= top < 844 and name in heading for name, heading, top in lines)
     page.emulate_media(media="print")
     assert page.evaluate("document.images.length") == 0
     assert opened.trouble == []

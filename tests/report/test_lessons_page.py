@@ -149,8 +149,7 @@ CROWDED = """
 def test_every_picture_is_drawn_on_a_desk_and_on_a_phone(browser: Browser, page_file: Path) -> None:
     opened = Opened(browser, page_file, reduced_motion="reduce")
     page = opened.page
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws all of them
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    opened.draw_all()
     assert opened.undrawn() == [] and page.locator("[data-picture]").count() == len(pictures(page_file)) == 6
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 844})

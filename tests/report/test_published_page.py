@@ -171,18 +171,12 @@ def test_the_terminal_shows_each_figure_beside_the_papers(
 def test_it_is_drawn_and_fits_a_desktop_and_a_phone(browser: Browser, page_file: Path) -> None:
     opened = Opened(browser, page_file, reduced_motion="reduce")
     page = opened.page
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # draws all of them
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    opened.draw_all()
     assert opened.undrawn() == []
     assert page.locator('[data-picture="shares"] .ytick').count() >= 9
-    for width in (1280, 390):
-        page.set_viewport_size({"width": width, "height": 844})
-        page.wait_for_timeout(400)  # plotly waits for a window that comes to rest
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-    for line in page.locator(".verdicts a").all():
-        line.evaluate("a => a.click()")
-        section = page.locator(f".claim{line.get_attribute('href')}")
-        assert -1 <= section.evaluate("e => e.getBoundingClientRect().top") < 844
-        assert line.locator("b").inner_text() == section.locator("h2").inner_text()
+    assert [opened.width_at(width) for width in (1280, 390)] == [1280, 390]
+    lines = opened.followed()
+    assert len(lines) == 6
+    assert all(-1 <= top < 844 and name == heading for name, heading, top in lines)
     assert opened.trouble == []
     opened.context.close()

@@ -94,8 +94,7 @@ def test_it_is_drawn_and_fits_the_window(tmp_path: Path, browser: Browser, found
     file = tmp_path / "index.html"
     file.write_text(page.render(found, "crevasse teach"), "utf-8")
     opened = Opened(browser, file, color_scheme=scheme, reduced_motion="reduce")
-    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    opened.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    opened.draw_all()
     assert opened.undrawn() == [] and opened.trouble == []
     assert opened.page.locator("[data-picture]").count() == bool(found.programs)
     for width in (1280, 390):

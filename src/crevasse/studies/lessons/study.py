@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crevasse.errors import UserError, unknown
+from crevasse.errors import UserError
 from crevasse.lessons.apply import Training
 from crevasse.lessons.judge import Judge, parse_judge
 from crevasse.lessons.world import World, default_world, load_world
@@ -112,8 +112,6 @@ class LessonsStudy(Study):
                 raise UserError(f"{m['claim']} was measured by another version ({m['version']}); {AGAIN}")
         if missing := versions.keys() - {m["claim"] for m in measures}:
             raise UserError(f"nothing is there of what was measured for {', '.join(sorted(missing))}; {AGAIN}")
-        if budget not in PLANS:
-            raise unknown("budget", budget, PLANS)
         plan = PLANS[budget]
         lives = len({m["seed"] for m in measures if m["claim"] == LIVES})
         if lives != plan.blocks * plan.lives:
